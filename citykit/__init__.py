@@ -1,0 +1,1 @@
+"""What every process of the city needs and no city rule."""

@@ -1,0 +1,1 @@
+"""The port for facts on their way between services."""

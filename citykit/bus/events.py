@@ -1,0 +1,44 @@
+"""Events as CloudEvents 1.0 in Kafka binary mode: attributes in headers `ce_*`, the protobuf message as value."""
+
+from __future__ import annotations
+
+from google.protobuf.message import Message as ProtobufMessage
+
+from citykit.bus.port import Message, Record
+from citykit.clock import iso
+from citykit.telemetry import traceparent
+
+COMMITMENT = "commitment"
+"""Header with the 32 bytes the notary puts in the topic's log."""
+
+
+def cloud_event(
+    *, topic: str, key: str, event: ProtobufMessage, source: str, id: str, time: int, commitment: bytes | None = None
+) -> Message:
+    """A message ready for the outbox.
+
+    Args:
+        key: the aggregate's id; order is kept per key.
+        source: the publishing service.
+        id: unique per source; a repeated id is the same event.
+        time: city time, unix seconds.
+        commitment: 32 bytes where the topic has a log.
+    """
+    headers = {
+        "ce_specversion": b"1.0",
+        "ce_id": id.encode(),
+        "ce_source": f"/{source}".encode(),
+        "ce_type": event.DESCRIPTOR.full_name.encode(),
+        "ce_time": iso(time).encode(),
+        "content-type": b"application/protobuf",
+    }
+    if trace := traceparent():
+        headers["traceparent"] = trace.encode()
+    if commitment is not None:
+        headers[COMMITMENT] = commitment
+    return Message(topic, key, event.SerializeToString(deterministic=True), headers)
+
+
+def event_type(record: Record) -> str:
+    """The full protobuf name of the event in `record`; empty if it is none."""
+    return record.headers.get("ce_type", b"").decode(errors="replace")

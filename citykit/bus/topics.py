@@ -1,0 +1,30 @@
+"""The topics of the city: data, so that every adapter and every service reads one list."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """A topic and the Merkle log its commitments go to.
+
+    Attributes:
+        owner: the one service that publishes.
+        log: name of the log at the notary; empty if its messages carry no commitments.
+    """
+
+    name: str
+    owner: str
+    log: str = ""
+    partitions: int = 4
+
+
+TOPICS: tuple[Topic, ...] = (
+    Topic("city.metering.readings.v1", "metering", "metering.readings"),
+    Topic("city.metering.events.v1", "metering", "metering.events"),
+    Topic("city.identity.events.v1", "identity", "identity.events"),
+)
+
+DEAD_LETTERS = ".dead-letters"
+BY_NAME = {topic.name: topic for topic in TOPICS}

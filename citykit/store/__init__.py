@@ -1,0 +1,1 @@
+"""The port for a service's own state."""

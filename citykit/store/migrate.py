@@ -1,0 +1,51 @@
+"""Brings a database to this version with Alembic's revisions. Forward only; a database of a newer version is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection
+
+from citykit.errors import FailedPrecondition
+
+KIT_MIGRATIONS = Path(__file__).parent / "migrations"
+
+
+def migrate(connection: Connection, migrations: Path, *, version_table: str, name: str) -> None:
+    """Runs the revisions of the folder `migrations` that `connection`'s database lacks, in the caller's transaction.
+
+    Raises:
+        FailedPrecondition: the database holds a revision this version does not know.
+    """
+    script = ScriptDirectory(str(migrations), version_locations=[str(migrations)])
+    known = {revision.revision for revision in script.walk_revisions()}
+    current = _context(connection, version_table).get_current_revision()
+    if current is not None and current not in known:
+        raise FailedPrecondition(
+            f"the database of {name} is at revision {current}, which this version does not know: it was written by a newer"
+            " version. Start that version, or restore a backup made before the upgrade",
+            reason="newer-database",
+        )
+
+    def steps(revision: Any, _context: MigrationContext) -> Iterable[Any]:
+        return script._upgrade_revs("head", revision)  # noqa: SLF001 - Alembic's own env.py recipe has no public form
+
+    context = MigrationContext.configure(
+        connection, opts={"version_table": version_table, "fn": steps, "script": script, "transactional_ddl": False}
+    )
+    with context.bind_operations() if hasattr(context, "bind_operations") else _operations(context):
+        context.run_migrations()
+
+
+def _context(connection: Connection, version_table: str) -> MigrationContext:
+    return MigrationContext.configure(connection, opts={"version_table": version_table})
+
+
+def _operations(context: MigrationContext) -> Any:
+    from alembic.operations import Operations  # noqa: PLC0415 - heavy import, only while migrating
+
+    return Operations.context(context)

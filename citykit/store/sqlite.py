@@ -1,0 +1,210 @@
+"""The embedded store: one SQLite file a service, `synchronous=FULL`, one writer whose concurrent units share a commit.
+
+Used by `city run`; refuses cluster mode (the composition root picks the adapter).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection, Engine, Executable, MetaData, Row, Table, delete, func, insert, select
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+from sqlalchemy.exc import OperationalError
+
+from citykit.bus.headers import decode_headers, encode_headers
+from citykit.bus.port import Message, Record
+from citykit.clock import Clock, unix
+from citykit.errors import EnvironmentFault, RequestReused, ResourceExhausted
+from citykit.settings import StoreSettings
+from citykit.store.engine import sqlite_engine
+from citykit.store.migrate import KIT_MIGRATIONS, migrate
+from citykit.store.tables import OUTBOX, PROCESSED_EVENTS, REQUEST_IDS
+from citykit.store.writer import GroupWriter
+
+T = TypeVar("T")
+_DAY_S = 86_400
+_PRUNE_MAX = 5_000
+
+
+class SqliteUnit:
+    """One unit of work; see `citykit.store.port.Unit`."""
+
+    def __init__(self, connection: Connection, now: int, outbox_room: int) -> None:
+        self.connection = connection
+        self._now = now
+        self._outbox_room = outbox_room
+        self.published = 0
+
+    def execute(self, statement: Executable, parameters: Any = None) -> Sequence[Row[Any]]:
+        result = self.connection.execute(statement, parameters)
+        return result.all() if result.returns_rows else ()
+
+    def insert_many(self, table: Table, columns: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> None:
+        if rows:
+            driver: Any = self.connection.connection.driver_connection
+            driver.executemany(_insert_sql(table.name, tuple(columns)), rows)
+
+    def publish(self, message: Message) -> None:
+        self.publish_many((message,))
+
+    def publish_many(self, messages: Sequence[Message]) -> None:
+        self.published += len(messages)
+        if self.published > self._outbox_room:
+            raise ResourceExhausted(
+                "the outbox is full because the bus has been away for long; nothing was stored. Try again later",
+                reason="outbox-full",
+                retry_after_s=5.0,
+            )
+        rows = [(m.topic, m.key, m.value, encode_headers(m.headers)) for m in messages]
+        self.insert_many(OUTBOX, ("topic", "key", "value", "headers"), rows)
+
+    def first_time(self, record: Record, group: str) -> bool:
+        row = {
+            "consumer_group": group,
+            "topic": record.topic,
+            "partition": record.partition,
+            "position": record.offset,
+            "at": self._now,
+        }
+        result = self.connection.execute(sqlite_insert(PROCESSED_EVENTS).values(row).on_conflict_do_nothing())
+        return result.rowcount == 1
+
+    def answered(self, request_id: str, rpc: str, fingerprint: bytes) -> bytes | None:
+        found = self.connection.execute(select(REQUEST_IDS).where(REQUEST_IDS.c.request_id == request_id)).one_or_none()
+        if found is None:
+            return None
+        if (found.rpc, found.fingerprint) != (rpc, fingerprint):
+            raise RequestReused(
+                f"request id {request_id!r} was used before with other content; take a new id for a new act",
+                field="request_id",
+            )
+        return bytes(found.response)
+
+    def answer(self, request_id: str, rpc: str, fingerprint: bytes, response: bytes) -> None:
+        row = {"request_id": request_id, "rpc": rpc, "fingerprint": fingerprint, "response": response, "at": self._now}
+        self.connection.execute(insert(REQUEST_IDS).values(row))
+
+
+class SqliteStore:
+    """The adapter; see `citykit.store.port.Store`. Made by `open_sqlite`."""
+
+    def __init__(
+        self, path: Path, settings: StoreSettings, clock: Clock, writer_engine: Engine, outbox_size: int
+    ) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._read_engine = sqlite_engine(path, readers=settings.readers)
+        self._readers = ThreadPoolExecutor(settings.readers, thread_name_prefix=f"read-{path.stem}")
+        self._write_engine = writer_engine
+        self._writer = GroupWriter(writer_engine, path.stem, settings.queue_max, settings.group_max)
+        self._outbox_size = outbox_size
+        self.outbox_grew = asyncio.Event()
+        if outbox_size:
+            self.outbox_grew.set()
+
+    async def read(self, query: Callable[[Connection], T]) -> T:
+        def run() -> T:
+            with self._read_engine.connect() as connection, connection.begin():
+                return query(connection)
+
+        return await asyncio.get_running_loop().run_in_executor(self._readers, run)
+
+    async def write(self, unit: Callable[[SqliteUnit], T]) -> T:
+        room = self._settings.outbox_max - self._outbox_size
+
+        def run(connection: Connection) -> tuple[T, int]:
+            work = SqliteUnit(connection, unix(self._clock), room)
+            return unit(work), work.published
+
+        result, published = await self._writer.submit(run)
+        if published:
+            self._outbox_size += published
+            self.outbox_grew.set()
+        return result
+
+    async def outbox(self, limit: int) -> Sequence[tuple[int, Message]]:
+        rows = await self.read(lambda c: c.execute(select(OUTBOX).order_by(OUTBOX.c.number).limit(limit)).all())
+        return [(row.number, Message(row.topic, row.key, row.value, decode_headers(row.headers))) for row in rows]
+
+    async def published(self, numbers: Sequence[int]) -> None:
+        if not numbers:
+            return
+        low, high = min(numbers), max(numbers)
+        removed = await self._writer.submit(
+            lambda c: c.execute(delete(OUTBOX).where(OUTBOX.c.number.between(low, high))).rowcount
+        )
+        self._outbox_size -= removed
+
+    async def outbox_size(self) -> int:
+        return self._outbox_size
+
+    async def prune(self) -> int:
+        """Forgets request ids and processed events past their days; at most 5,000 rows of each a call."""
+        oldest = unix(self._clock) - self._settings.request_days * _DAY_S
+
+        def remove(connection: Connection) -> int:
+            return sum(_remove_older(connection, table, oldest) for table in (REQUEST_IDS, PROCESSED_EVENTS))
+
+        return await self._writer.submit(remove)
+
+    async def close(self) -> None:
+        await self._writer.close()
+        self._readers.shutdown(wait=True)
+        self._read_engine.dispose()
+        self._write_engine.dispose()
+
+
+def open_sqlite(
+    path: Path, metadata: MetaData, migrations: Path, settings: StoreSettings, clock: Clock
+) -> SqliteStore:
+    """Opens (or creates) and migrates the database at `path`.
+
+    Args:
+        metadata: the service's tables; every one must exist after the migration.
+
+    Raises:
+        FailedPrecondition: a database of a newer version.
+        EnvironmentFault: the file cannot be opened or written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    engine = sqlite_engine(path)
+    try:
+        with engine.connect() as connection, connection.begin():
+            migrate(connection, KIT_MIGRATIONS, version_table="kit_version", name=path.stem)
+            migrate(connection, migrations, version_table="schema_version", name=path.stem)
+            _require_tables(connection, metadata, path.stem)
+            outbox_size = _count_outbox(connection)
+    except OperationalError as error:
+        raise EnvironmentFault(
+            f"the database {path} cannot be opened or written ({error.orig}); free disk space or check the folder's rights"
+        ) from error
+    return SqliteStore(path, settings, clock, engine, outbox_size)
+
+
+def _require_tables(connection: Connection, metadata: MetaData, name: str) -> None:
+    names = {row[0] for row in connection.exec_driver_sql("SELECT name FROM sqlite_master WHERE type='table'")}
+    missing = sorted(set(metadata.tables) - names)
+    if missing:
+        raise EnvironmentFault(f"the migrations of {name} leave out the tables {', '.join(missing)}; add a revision")
+
+
+def _count_outbox(connection: Connection) -> int:
+    return connection.execute(select(func.count()).select_from(OUTBOX)).scalar_one()
+
+
+def _remove_older(connection: Connection, table: Table, oldest: int) -> int:
+    key = next(iter(table.primary_key.columns)) if table is REQUEST_IDS else table.c.at
+    some = select(key).where(table.c.at < oldest).limit(_PRUNE_MAX)
+    return connection.execute(delete(table).where(key.in_(some), table.c.at < oldest)).rowcount
+
+
+@lru_cache(maxsize=256)
+def _insert_sql(table: str, columns: tuple[str, ...]) -> str:
+    marks = ",".join("?" * len(columns))
+    names = ",".join(f'"{column}"' for column in columns)
+    return f'INSERT INTO "{table}" ({names}) VALUES ({marks})'  # noqa: S608 - names come from table definitions

@@ -1,0 +1,1 @@
+"""The suites every adapter must pass, and what tests of services need."""

@@ -1,0 +1,47 @@
+"""The `city` command: one program, and its argument says what it is.
+
+Exit codes: 0 done and true, 1 a check failed, 2 wrong usage or unreadable input, 3 the environment (port, disk, missing part).
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from citykit.errors import CityError, Damaged, EnvironmentFault, Unavailable
+
+COMMANDS = ("run", "serve", "data", "verify", "log", "ledger", "bus", "token", "bench", "settings")
+DONE, FAILED, USAGE, ENVIRONMENT = 0, 1, 2, 3
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit code."""
+    parser = argparse.ArgumentParser(prog="city", description="A city whose every number can be checked.")
+    subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
+    for name in COMMANDS:
+        import_module(f"services.commands.{name}").add(subparsers)
+    arguments = parser.parse_args(argv)
+    try:
+        return int(arguments.run(arguments))
+    except KeyboardInterrupt:
+        return DONE
+    except BrokenPipeError:
+        return DONE
+    except CityError as error:
+        print(f"city: {error.message}", file=sys.stderr)
+        return _exit_code(error)
+    except OSError as error:
+        print(f"city: {error.strerror or error} {error.filename or ''}".rstrip(), file=sys.stderr)
+        return ENVIRONMENT
+
+
+def _exit_code(error: CityError) -> int:
+    if isinstance(error, EnvironmentFault | Unavailable):
+        return ENVIRONMENT
+    return FAILED if isinstance(error, Damaged) else USAGE
+
+
+if __name__ == "__main__":
+    sys.exit(main())

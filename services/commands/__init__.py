@@ -1,0 +1,1 @@
+"""One module per `city` command: `add(subparsers)` declares it, `run(arguments) -> int` is what it does."""

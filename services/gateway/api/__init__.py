@@ -1,0 +1,1 @@
+"""The HTTP edge: JSON in, calls to services (`services.gateway.app`), JSON or problem details out."""
