@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from citykit import telemetry
@@ -49,10 +49,6 @@ class SecurityHeaders:
         await self._app(scope, receive, with_headers)
 
 
-class _TooLarge(Exception):
-    """More bytes came than the limit allows."""
-
-
 class BodyLimit:
     """Refuses a body of more than `limit` bytes: by its announced length, or while it comes when none is announced."""
 
@@ -66,10 +62,7 @@ class BodyLimit:
         announced = dict(scope["headers"]).get(b"content-length", b"0")
         if not announced.isdigit() or int(announced) > self._limit:
             return await self._refusal()(scope, receive, send)
-        try:
-            await self._app(scope, self._counted(receive), send)
-        except _TooLarge:
-            await self._refusal()(scope, receive, send)
+        await self._app(scope, self._counted(receive), send)
         return None
 
     def _counted(self, receive: Receive) -> Receive:
@@ -80,20 +73,24 @@ class BodyLimit:
             message = await receive()
             seen += len(message.get("body", b""))
             if seen > self._limit:
-                raise _TooLarge
+                raise HTTPException(413, self._detail(), {"Connection": "close"})
             return message
 
         return counted
 
-    def _refusal(self) -> Any:
-        detail = f"the body of a request may have at most {self._limit} bytes; send less at once"
-        return problem(413, "body-too-large", detail, headers={"Connection": "close"})
+    def _refusal(self) -> ASGIApp:
+        return problem(413, "body-too-large", self._detail(), headers={"Connection": "close"})
+
+    def _detail(self) -> str:
+        return f"the body of a request may have at most {self._limit} bytes; send less at once"
 
 
 class LastResort:
     """Turns an exception nobody expected into problem details without its text, and measures every request."""
 
-    def __init__(self, app: ASGIApp, log: logging.LoggerAdapter[logging.Logger], clock: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(
+        self, app: ASGIApp, log: logging.LoggerAdapter[logging.Logger], clock: Callable[[], float] = time.perf_counter
+    ) -> None:
         self._app = app
         self._log = log
         self._clock = clock
@@ -113,7 +110,11 @@ class LastResort:
         try:
             await self._app(scope, receive, noted)
         except Exception as error:
-            self._log.error("request-failed", extra={"fields": {"route": _route(scope), "error": type(error).__name__}}, exc_info=error)
+            self._log.error(
+                "request-failed",
+                extra={"fields": {"route": _route(scope), "error": type(error).__name__}},
+                exc_info=error,
+            )
             if status:
                 raise
             detail = "something went wrong here, and it is logged; try again with the same Idempotency-Key"

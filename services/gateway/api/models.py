@@ -98,7 +98,11 @@ class Faults(Out):
 
 
 class SetFaults(In):
-    faults: list[Short] = Field(max_length=50, description="All that shall be on; what is not named is switched off.", examples=[["forged", "stuck"]])
+    faults: list[Short] = Field(
+        max_length=50,
+        description="All that shall be on; what is not named is switched off.",
+        examples=[["forged", "stuck"]],
+    )
 
 
 # --- logs ----------------------------------------------------------------------------------------
@@ -178,6 +182,10 @@ class NewPerson(In):
     )
 
 
+class PairwiseSubject(Out):
+    subject: str
+
+
 class Consent(Out):
     id: str
     purpose: str
@@ -194,7 +202,9 @@ class Consents(Out):
 
 class NewConsent(In):
     purpose: Short = Field(examples=["energy advice"])
-    recipient: Short = Field(description="Who may use the data: a service or an organisation.", examples=["forecasting"])
+    recipient: Short = Field(
+        description="Who may use the data: a service or an organisation.", examples=["forecasting"]
+    )
 
 
 class Access(Out):
@@ -244,7 +254,9 @@ class Devices(Out):
 
 class Voucher(In):
     document: Annotated[str, StringConstraints(max_length=10_000)] = Field(description="Canonical JSON of the voucher.")
-    signature: Annotated[str, StringConstraints(pattern="^[0-9a-f]{128}$")] = Field(description="The manufacturer's, hex.")
+    signature: Annotated[str, StringConstraints(pattern="^[0-9a-f]{128}$")] = Field(
+        description="The manufacturer's, hex."
+    )
     manufacturer: Short
 
 
@@ -278,7 +290,7 @@ class Contracts(Out):
 
 class NewContract(In):
     meter_point: Short = Field(examples=["mp-0001"])
-    login: Short = Field(description="The resident.", examples=["ada"])
+    subject: Short = Field(description="The resident's pseudonym at metering.", examples=["5f0c2ab19d3e4417"])
     tariff: Short = Field(examples=["homes-2016"])
     from_date: date
 

@@ -32,7 +32,9 @@ def parts_of(request: Request) -> Parts:
 
 def _token(credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]) -> str:
     if credentials is None:
-        raise Unauthenticated("send an access token: Authorization: Bearer ...; /oidc/authorize gives one", reason="no-token")
+        raise Unauthenticated(
+            "send an access token: Authorization: Bearer ...; /oidc/authorize gives one", reason="no-token"
+        )
     if len(credentials.credentials) > TOKEN_MAX or not credentials.credentials.isascii():
         raise Unauthenticated(f"an access token is ASCII and has at most {TOKEN_MAX} characters")
     return credentials.credentials
@@ -65,8 +67,12 @@ class Page:
 
 def _page(
     request: Request,
-    page_size: Annotated[int, Query(ge=1, le=10_000, description="Rows of this page at most; the city's limit (default 500) is lower.")] = 50,
-    page_token: Annotated[str, Query(max_length=512, description="`next_page_token` of the page before; empty: from the start.")] = "",
+    page_size: Annotated[
+        int, Query(ge=1, le=10_000, description="Rows of this page at most; the city's limit (default 500) is lower.")
+    ] = 50,
+    page_token: Annotated[
+        str, Query(max_length=512, description="`next_page_token` of the page before; empty: from the start.")
+    ] = "",
 ) -> Page:
     return Page(min(page_size, parts_of(request).settings.page_max), page_token)
 
@@ -79,8 +85,13 @@ class Range:
     to_time: Timestamp
 
 
-FromTime = Annotated[AwareDatetime, Query(alias="from", description="Inclusive, RFC 3339 with offset.", examples=["2016-11-07T00:00:00Z"])]
-ToTime = Annotated[AwareDatetime, Query(alias="to", description="Exclusive, RFC 3339 with offset.", examples=["2016-11-08T00:00:00Z"])]
+FromTime = Annotated[
+    AwareDatetime,
+    Query(alias="from", description="Inclusive, RFC 3339 with offset.", examples=["2016-11-07T00:00:00Z"]),
+]
+ToTime = Annotated[
+    AwareDatetime, Query(alias="to", description="Exclusive, RFC 3339 with offset.", examples=["2016-11-08T00:00:00Z"])
+]
 
 
 def _range(from_time: FromTime, to_time: ToTime) -> Range:
@@ -103,7 +114,9 @@ def timestamp(moment: datetime, field: str) -> Timestamp:
 
 
 def _id(what: str, example: str) -> Any:
-    return Path(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]*$", description=what, examples=[example])
+    return Path(
+        min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]*$", description=what, examples=[example]
+    )
 
 
 Here = Annotated[Parts, Depends(parts_of)]
@@ -112,7 +125,12 @@ RequestId = Annotated[str, Depends(_request_id)]
 Paging = Annotated[Page, Depends(_page)]
 TimeRange = Annotated[Range, Depends(_range)]
 Purpose = Annotated[
-    str, Query(max_length=200, description="Staff: why this is read. Required of staff, shown to the resident.", examples=["meter check asked for by phone"])
+    str,
+    Query(
+        max_length=200,
+        description="Staff: why this is read. Required of staff, shown to the resident.",
+        examples=["meter check asked for by phone"],
+    ),
 ]
 BillId = Annotated[str, _id("The bill.", "bill-2016-10-04-5f0c2ab19d3e4417")]
 MeterPointId = Annotated[str, _id("The meter point.", "mp-0001")]
@@ -122,4 +140,6 @@ ContractId = Annotated[str, _id("The contract.", "contract-5f0c2ab19d3e4417")]
 DeviceId = Annotated[str, _id("The device.", "meter-0001")]
 PersonId = Annotated[str, _id("The person.", "person-5f0c2ab19d3e4417")]
 LogName = Annotated[str, _id("The log.", "metering.readings")]
-TransactionId = Annotated[str, Path(pattern="^[0-9a-f]{64}$", description="Transaction id, 64 hex digits.", examples=["9f" * 32])]
+TransactionId = Annotated[
+    str, Path(pattern="^[0-9a-f]{64}$", description="Transaction id, 64 hex digits.", examples=["9f" * 32])
+]

@@ -26,6 +26,7 @@ class Parts:
     """
 
     general: GeneralSettings
+    issuer: str
     settings: GatewaySettings
     clock: Clock
     calls: Calls

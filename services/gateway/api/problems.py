@@ -89,7 +89,9 @@ def problem(
         errors=[FieldError(field=field, message=message) for field, message in errors] or None,
     )
     content = body.model_dump(exclude_none=True)
-    return JSONResponse(content, status, headers={"Cache-Control": "no-store", **(headers or {})}, media_type=MEDIA_TYPE)
+    return JSONResponse(
+        content, status, headers={"Cache-Control": "no-store", **(headers or {})}, media_type=MEDIA_TYPE
+    )
 
 
 def status_of(error: CityError) -> int:
@@ -102,7 +104,9 @@ def of_city_error(error: CityError) -> JSONResponse:
     status = status_of(error)
     headers: dict[str, str] = {}
     if status == HTTPStatus.UNAUTHORIZED:
-        headers["WWW-Authenticate"] = 'Bearer realm="city"' + (', error="invalid_token"' if error.reason != "no-token" else "")
+        headers["WWW-Authenticate"] = 'Bearer realm="city"' + (
+            ', error="invalid_token"' if error.reason != "no-token" else ""
+        )
     if error.retry_after_s is not None or status in {429, 503}:
         headers["Retry-After"] = str(math.ceil(error.retry_after_s or DEFAULT_RETRY_S))
     errors = [(error.field, error.message)] if error.field else ()
@@ -137,7 +141,7 @@ async def on_http_error(request: Request, error: Exception) -> JSONResponse:
     """Handler of the framework's own errors: unknown path, wrong method, unreadable body."""
     if not isinstance(error, HTTPException):
         raise error
-    reasons = {404: "no-such-path", 405: "method-not-allowed"}
+    reasons = {404: "no-such-path", 405: "method-not-allowed", 413: "body-too-large"}
     details = {
         404: "there is nothing at this path; /openapi.json lists the paths",
         405: f"{request.method} is not possible here; the header Allow lists what is",
@@ -147,4 +151,7 @@ async def on_http_error(request: Request, error: Exception) -> JSONResponse:
 
 
 def _place(location: Any) -> str:
-    return ".".join(str(part).lower() if index == 1 and location[0] == "header" else str(part) for index, part in enumerate(location))
+    return ".".join(
+        str(part).lower() if index == 1 and location[0] == "header" else str(part)
+        for index, part in enumerate(location)
+    )

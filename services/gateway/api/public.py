@@ -123,7 +123,9 @@ async def get_tile(
     request: Request,
     here: Here,
     log: LogName,
-    tile: Annotated[str, Path(pattern=r"^(entries|[0-9]{1,2})(/x?[0-9]{3})+(\.p/[0-9]{1,3})?$", max_length=100, examples=["0/000"])],
+    tile: Annotated[
+        str, Path(pattern=r"^(entries|[0-9]{1,2})(/x?[0-9]{3})+(\.p/[0-9]{1,3})?$", max_length=100, examples=["0/000"])
+    ],
 ) -> Response:
     """A tile or an entry bundle of the log by its C2SP tlog-tiles path. Holds hashes and commitments only."""
     answer = await here.calls.ask("notary", "GetTile", notary.GetTileRequest(log=log, path=f"tile/{tile}"))

@@ -90,7 +90,9 @@ async def list_accesses(here: Here, token: Token, page: Paging) -> models.Access
 @router.get("/me/export", tags=["contractor"], response_class=Response, responses=_JSON)
 async def export_my_data(request: Request, here: Here, token: Token) -> Response:
     """Everything identity holds about the caller, one JSON document (GDPR, article 20)."""
-    answer = await here.calls.ask("identity", "ExportMyData", identity.ExportMyDataRequest(), token, timeout_s=LONG_DEADLINE_S)
+    answer = await here.calls.ask(
+        "identity", "ExportMyData", identity.ExportMyDataRequest(), token, timeout_s=LONG_DEADLINE_S
+    )
     return document(request, answer.json.encode(), "application/json", filename="my-data.json")
 
 
@@ -119,7 +121,9 @@ async def get_usage(
 
 
 @router.get("/meter-points/{meter_point}/readings-bundle", response_class=Response, responses=_JSON)
-async def get_readings_bundle(request: Request, here: Here, token: Token, meter_point: MeterPointId, span: TimeRange) -> Response:
+async def get_readings_bundle(
+    request: Request, here: Here, token: Token, meter_point: MeterPointId, span: TimeRange
+) -> Response:
     """The signed packages of a time range with their proofs: one file for `python -m verifier`."""
     asked = metering.GetReadingsBundleRequest(meter_point=meter_point, from_time=span.from_time, to_time=span.to_time)
     answer = await here.calls.ask("metering", "GetReadingsBundle", asked, token, timeout_s=LONG_DEADLINE_S)
@@ -127,7 +131,9 @@ async def get_readings_bundle(request: Request, here: Here, token: Token, meter_
 
 
 @router.get("/meter-points/{meter_point}/green-button", response_class=StreamingResponse, responses=_XML)
-async def download_green_button(here: Here, token: Token, meter_point: MeterPointId, span: TimeRange) -> StreamingResponse:
+async def download_green_button(
+    here: Here, token: Token, meter_point: MeterPointId, span: TimeRange
+) -> StreamingResponse:
     """Usage as Green Button (ESPI, NAESB REQ.21) XML."""
     asked = metering.DownloadGreenButtonRequest(meter_point=meter_point, from_time=span.from_time, to_time=span.to_time)
     chunks = here.calls.stream("metering", "DownloadGreenButton", asked, token)
@@ -158,7 +164,9 @@ async def get_bill(here: Here, token: Token, bill: BillId, purpose: Purpose = ""
 
 
 @router.get("/bills/{bill}/document", tags=["staff"], response_class=Response, responses=_JSON)
-async def get_bill_document(request: Request, here: Here, token: Token, bill: BillId, purpose: Purpose = "") -> Response:
+async def get_bill_document(
+    request: Request, here: Here, token: Token, bill: BillId, purpose: Purpose = ""
+) -> Response:
     """The bill itself, canonical JSON: the very bytes the proof is about (docs/PROOFS.md, Bill)."""
     found = await _bill(here, token, bill, purpose)
     return document(request, found.document_json.encode(), "application/json")
@@ -189,7 +197,9 @@ async def list_appeals(here: Here, token: Token, page: Paging) -> models.Appeals
 
 
 @router.post("/appeals", status_code=201)
-async def create_appeal(here: Here, token: Token, request_id: RequestId, new: Annotated[models.NewAppeal, Body()]) -> models.Appeal:
+async def create_appeal(
+    here: Here, token: Token, request_id: RequestId, new: Annotated[models.NewAppeal, Body()]
+) -> models.Appeal:
     """Says that readings were set aside wrongly; an operator decides with reasons."""
     request = metering.CreateAppealRequest(
         request_id=request_id,
@@ -202,7 +212,9 @@ async def create_appeal(here: Here, token: Token, request_id: RequestId, new: An
 
 
 @router.post("/appeals/{appeal}/decision", tags=["staff"])
-async def decide_appeal(here: Here, token: Token, request_id: RequestId, appeal: AppealId, decision: models.Decision) -> models.Appeal:
+async def decide_appeal(
+    here: Here, token: Token, request_id: RequestId, appeal: AppealId, decision: models.Decision
+) -> models.Appeal:
     """An operator grants or refuses an appeal."""
     request = metering.DecideAppealRequest(
         request_id=request_id, appeal=appeal, granted=decision.granted, reason=decision.reason

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from typing import Annotated, Literal
 
 from city.access.v1 import access_pb2
 from city.identity.v1 import identity_service_pb2 as identity
 from city.metering.v1 import metering_service_pb2 as metering
 from city.notary.v1 import notary_service_pb2 as notary
 from city.simulation.v1 import simulation_service_pb2 as simulation
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 
+from citykit.errors import InvalidArgument
 from services.gateway.api import models
 from services.gateway.api.parameters import (
     BillId,
@@ -61,18 +63,17 @@ async def check_logs(here: Here, token: Token) -> models.LogCheck:
 async def publish_tariff(here: Here, token: Token, request_id: RequestId, new: models.NewTariff) -> models.Published:
     """Publishes a tariff on the ledger; a published one never changes."""
     text = json.dumps(new.tariff, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    if not text.isprintable():
+        raise InvalidArgument("a tariff holds printable characters only", field="body.tariff")
     request = metering.PublishTariffRequest(request_id=request_id, tariff_json=text)
     return models.view(models.Published, await here.calls.ask("metering", "PublishTariff", request, token))
 
 
 @router.post("/contracts", status_code=201)
 async def create_contract(here: Here, token: Token, request_id: RequestId, new: models.NewContract) -> models.Contract:
-    """Somebody moves in."""
-    pairwise = await here.calls.ask(
-        "identity", "GetPairwiseSubject", identity.GetPairwiseSubjectRequest(login=new.login, audience="metering")
-    )
+    """Somebody moves in. A registrar finds the subject: GET /api/v1/pairwise-subjects."""
     contract = metering.Contract(
-        meter_point=new.meter_point, subject=pairwise.subject, tariff=new.tariff, from_date=new.from_date.isoformat()
+        meter_point=new.meter_point, subject=new.subject, tariff=new.tariff, from_date=new.from_date.isoformat()
     )
     request = metering.CreateContractRequest(request_id=request_id, contract=contract)
     return models.view(models.Contract, (await here.calls.ask("metering", "CreateContract", request, token)).contract)
@@ -88,7 +89,9 @@ async def end_contract(
 
 
 @router.post("/billing-runs", status_code=201)
-async def run_billing(here: Here, token: Token, request_id: RequestId, period: models.BillingRun) -> models.BillingRunDone:
+async def run_billing(
+    here: Here, token: Token, request_id: RequestId, period: models.BillingRun
+) -> models.BillingRunDone:
     """Closes a period: a bill for every complete contract, one decision on the ledger."""
     request = metering.RunBillingRequest(
         request_id=request_id, from_date=period.from_date.isoformat(), to_date=period.to_date.isoformat()
@@ -98,7 +101,9 @@ async def run_billing(here: Here, token: Token, request_id: RequestId, period: m
 
 
 @router.post("/bills/{bill}/correction", status_code=201)
-async def correct_bill(here: Here, token: Token, request_id: RequestId, bill: BillId, correction: models.Correction) -> models.Bill:
+async def correct_bill(
+    here: Here, token: Token, request_id: RequestId, bill: BillId, correction: models.Correction
+) -> models.Bill:
     """Issues a new document that replaces a bill after late or released readings."""
     request = metering.CorrectBillRequest(request_id=request_id, bill=bill, reason=correction.reason)
     return models.view(models.Bill, (await here.calls.ask("metering", "CorrectBill", request, token)).bill)
@@ -112,10 +117,14 @@ async def list_devices(here: Here, token: Token, page: Paging) -> models.Devices
 
 
 @router.post("/devices", status_code=201)
-async def register_devices(here: Here, token: Token, request_id: RequestId, new: models.NewDevices) -> models.RegisteredDevices:
+async def register_devices(
+    here: Here, token: Token, request_id: RequestId, new: models.NewDevices
+) -> models.RegisteredDevices:
     """Registers devices from manufacturer vouchers, all or none, in one ledger transaction."""
     vouchers = [
-        identity.Voucher(document=item.document.encode(), signature=bytes.fromhex(item.signature), manufacturer=item.manufacturer)
+        identity.Voucher(
+            document=item.document.encode(), signature=bytes.fromhex(item.signature), manufacturer=item.manufacturer
+        )
         for item in new.vouchers
     ]
     request = identity.RegisterDevicesRequest(request_id=request_id, vouchers=vouchers)
@@ -158,3 +167,18 @@ async def get_person(here: Here, token: Token, person: PersonId, purpose: Purpos
     """A registrar reads somebody's record; the purpose is required and that person sees it."""
     request = identity.GetPersonRequest(person=person, purpose=purpose)
     return person_view((await here.calls.ask("identity", "GetPerson", request, token)).person)
+
+
+@router.get("/pairwise-subjects")
+async def get_pairwise_subject(
+    here: Here,
+    token: Token,
+    login: Annotated[str, Query(pattern="^[a-z0-9-]{2,40}$", examples=["ada"])],
+    audience: Annotated[
+        Literal["metering"], Query(description="The service that knows the person by that pseudonym.")
+    ] = "metering",
+) -> models.PairwiseSubject:
+    """A registrar asks for a person's pseudonym at one service, to set up a contract (OpenID Connect Core, 8.1)."""
+    request = identity.GetPairwiseSubjectRequest(login=login, audience=audience)
+    answer = await here.calls.ask("identity", "GetPairwiseSubject", request, token)
+    return models.PairwiseSubject(subject=answer.subject)

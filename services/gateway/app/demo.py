@@ -36,7 +36,9 @@ class Session:
 class DemoSessions:
     """Logs in as one of the demo's people by the same code flow a person uses, and keeps the token while it lives."""
 
-    def __init__(self, logins: Path, calls: Calls, randomness: Randomness, now: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, logins: Path, calls: Calls, randomness: Randomness, now: Callable[[], float] = time.time
+    ) -> None:
         self._logins = logins
         self._calls = calls
         self._randomness = randomness
@@ -68,13 +70,17 @@ class DemoSessions:
         try:
             logins = json.loads(self._logins.read_text(encoding="utf-8"))
         except (OSError, ValueError):
-            raise Unavailable("the demo's logins are not there yet; try again in a few seconds", retry_after_s=2) from None
+            raise Unavailable(
+                "the demo's logins are not there yet; try again in a few seconds", retry_after_s=2
+            ) from None
         return dict(list(logins.items())[:LOGINS_MAX])
 
     def _login(self, name: str) -> dict[str, str]:
         logins = self._read()
         if name not in logins:
-            raise NotFound(f"no such demo login; there are {', '.join(sorted(logins))}", reason="no-such-login", field="body.as")
+            raise NotFound(
+                f"no such demo login; there are {', '.join(sorted(logins))}", reason="no-such-login", field="body.as"
+            )
         return logins[name]
 
     async def _log_in(self, login: dict[str, str]) -> Session:

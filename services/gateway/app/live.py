@@ -18,6 +18,7 @@ from city.metering.v1 import metering_service_pb2 as metering
 from city.notary.v1 import notary_service_pb2 as notary
 from city.simulation.v1 import simulation_service_pb2 as simulation
 
+from citykit import telemetry
 from citykit.clock import Clock, iso
 from citykit.errors import CityError, ResourceExhausted
 from services.gateway.app.calls import Calls
@@ -90,14 +91,17 @@ class Live:
     def _enter(self) -> None:
         if self._listeners >= self._streams_max:
             raise ResourceExhausted(
-                f"{self._streams_max} live streams are open, which is the limit; try again in a minute", retry_after_s=60
+                f"{self._streams_max} live streams are open, which is the limit; try again in a minute",
+                retry_after_s=60,
             )
         self._listeners += 1
+        telemetry.HTTP_LIVE_STREAMS.set(self._listeners)
         if self._poll is None or self._poll.done():
             self._poll = asyncio.create_task(self._run(), name="gateway-live")
 
     def _leave(self) -> None:
         self._listeners -= 1
+        telemetry.HTTP_LIVE_STREAMS.set(self._listeners)
         if self._listeners == 0 and self._poll is not None:
             self._poll.cancel()
             self._poll = None

@@ -1,0 +1,186 @@
+"""Identity, metering, notary and simulation with canned data, so that the gateway and its page can be tested alone.
+
+Real gRPC on a Unix socket; the access rules of the protos are enforced as the city does. Used by the gateway's tests.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import sys
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import grpc.aio
+from city.access.v1 import access_pb2
+from city.identity.v1 import identity_service_pb2_grpc
+from city.metering.v1 import metering_service_pb2_grpc
+from city.notary.v1 import notary_service_pb2_grpc
+from city.simulation.v1 import simulation_service_pb2_grpc
+from google.protobuf import descriptor_pool
+
+from citykit.clock import ReplayClock
+from citykit.edge import EdgeInterceptor
+from citykit.errors import PermissionDenied, Unauthenticated
+from citykit.ids import seeded_randomness
+from citykit.service import Context, Service
+from citykit.settings import CitySettings
+from citykit.telemetry import logger
+from services.gateway.app.check import Checker
+from services.gateway.main import build
+from tests.system import fake_services
+
+NOW = 1_478_606_400  # 2016-11-08T12:00:00Z
+FAR = 4_000_000_000
+VERIFIER = Path(__file__).with_name("fake_verifier.py")
+
+
+def fake_token(role: str, subject: str = "ada", audience: str = "gateway") -> str:
+    """A token of the form the gateway reads; only the fakes believe it."""
+    claims = json.dumps({"sub": subject, "aud": audience, "roles": [role], "exp": FAR}).encode()
+    return f"e30.{base64.urlsafe_b64encode(claims).rstrip(b'=').decode()}.fake"
+
+
+def claims_of(token: str) -> dict[str, Any]:
+    """Claims of a fake token.
+
+    Raises:
+        Unauthenticated: it is none.
+    """
+    parts = token.split(".")
+    if len(parts) != 3 or parts[2] != "fake":
+        raise Unauthenticated("the access token does not verify", reason="bad-token")
+    claims = json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
+    assert isinstance(claims, dict)
+    return claims
+
+
+@dataclass
+class Calls:
+    """What the fakes were asked, and what they shall raise instead of answering."""
+
+    requests: list[tuple[str, Any]] = field(default_factory=list)
+    errors: dict[str, Exception] = field(default_factory=dict)
+    answers: dict[tuple[str, str], tuple[bytes, Any]] = field(default_factory=dict)
+
+    def of(self, rpc: str) -> list[Any]:
+        return [request for name, request in self.requests if name == rpc]
+
+
+class _Access(grpc.aio.ServerInterceptor):  # type: ignore[misc,no-any-unimported,unused-ignore]
+    """The proto's access rule, over fake tokens."""
+
+    async def intercept_service(self, continuation: Callable[..., Any], details: Any) -> Any:
+        handler = await continuation(details)
+        error = _refusal(details)
+        if handler is None or error is None:
+            return handler
+
+        async def refuse(*_: Any) -> Any:
+            raise error
+
+        async def refuse_stream(*_: Any) -> AsyncIterator[Any]:
+            raise error
+            yield
+
+        if handler.response_streaming:
+            return handler._replace(unary_stream=refuse_stream)
+        return handler._replace(unary_unary=refuse)
+
+
+def _refusal(details: Any) -> Exception | None:
+    service, _, rpc = details.method.lstrip("/").partition("/")
+    method = descriptor_pool.Default().FindServiceByName(service).FindMethodByName(rpc)
+    rule = method.GetOptions().Extensions[access_pb2.access]
+    if rule.public:
+        return None
+    sent = dict(details.invocation_metadata).get("authorization", "")
+    try:
+        roles = claims_of(sent.removeprefix("Bearer "))["roles"] if sent else ["service"]
+    except Unauthenticated as error:
+        return error
+    allowed = {access_pb2.Role.Name(role).removeprefix("ROLE_").lower() for role in rule.roles}
+    return None if allowed & set(roles) else PermissionDenied(f"{rpc} is for {', '.join(sorted(allowed))}")
+
+
+@dataclass(frozen=True)
+class FakeCity:
+    """The gateway over fakes."""
+
+    service: Service
+    calls: Calls
+    directory: Path
+    clock: ReplayClock
+
+    @property
+    def app(self) -> Any:
+        return self.service.http
+
+
+async def _server(socket: str, calls: Calls) -> grpc.aio.Server:
+    server = grpc.aio.server(interceptors=[EdgeInterceptor(), _Access()])
+    fakes = fake_services.all_of(calls)
+    identity_service_pb2_grpc.add_IdentityServiceServicer_to_server(fakes["identity"], server)
+    metering_service_pb2_grpc.add_MeteringServiceServicer_to_server(fakes["metering"], server)
+    notary_service_pb2_grpc.add_NotaryServiceServicer_to_server(fakes["notary"], server)
+    if "simulation" in fakes:
+        simulation_service_pb2_grpc.add_SimulationServiceServicer_to_server(fakes["simulation"], server)
+    server.add_insecure_port(socket)
+    await server.start()
+    return server
+
+
+def _context(directory: Path, settings: CitySettings, channel: grpc.aio.Channel, clock: ReplayClock) -> Context:
+    folder = directory / "gateway"
+    folder.mkdir(parents=True, exist_ok=True)
+    absent: Any = None
+    return Context(
+        name="gateway",
+        settings=settings,
+        clock=clock,
+        randomness=seeded_randomness(7),
+        ledger=absent,
+        bus=absent,
+        open_store=absent,
+        dial=lambda _: channel,
+        log=logger("gateway"),
+        directory=folder,
+        key=lambda purpose: purpose.encode().ljust(32, b"."),
+    )
+
+
+def write_demo_logins(directory: Path) -> None:
+    """As the composition root does in a demo."""
+    names = ("resident:ada", "staff:operator", "staff:billing", "staff:registrar", "staff:auditor")
+    logins = {name: {"login": name.partition(":")[2], "password": f"a password for {name}"} for name in names}
+    path = directory / "demo-logins.json"
+    path.write_text(json.dumps(logins), encoding="utf-8")
+    path.chmod(0o600)
+
+
+@contextlib.asynccontextmanager
+async def fake_city(directory: Path, settings: CitySettings | None = None) -> AsyncIterator[FakeCity]:
+    """The gateway, built as in the city, over fakes on a socket in `directory`."""
+    settings = settings or CitySettings()
+    calls = Calls()
+    socket = f"unix:{directory / 's'}"
+    server = await _server(socket, calls)
+    write_demo_logins(directory)
+    clock = ReplayClock(NOW)
+    channel = grpc.aio.insecure_channel(socket)
+    service = build(_context(directory, settings, channel, clock))
+    parts = service.http.state.parts
+    checker = Checker(directory / "gateway" / "check", (sys.executable, str(VERIFIER)))
+    service.http.state.parts = replace(parts, checker=checker)
+    try:
+        if service.start:
+            await service.start()
+        yield FakeCity(service, calls, directory, clock)
+    finally:
+        if service.stop:
+            await service.stop()
+        await channel.close()
+        await server.stop(None)
