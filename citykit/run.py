@@ -19,7 +19,14 @@ import grpc.aio
 from sqlalchemy import MetaData
 
 from citykit import telemetry
-from citykit.access import AccessInterceptor, KeySource, ServiceTokens, TokenVerifier, bearer_client_interceptors, rules_of
+from citykit.access import (
+    AccessInterceptor,
+    KeySource,
+    ServiceTokens,
+    TokenVerifier,
+    bearer_client_interceptors,
+    rules_of,
+)
 from citykit.bus.local import LocalBus
 from citykit.bus.port import Message
 from citykit.clock import Clock
@@ -62,7 +69,9 @@ class World:
 class Process:
     """The running services. Made by `running`."""
 
-    def __init__(self, world: World, services: Sequence[Service], stores: Mapping[str, SqliteStore], socket: str) -> None:
+    def __init__(
+        self, world: World, services: Sequence[Service], stores: Mapping[str, SqliteStore], socket: str
+    ) -> None:
         self.world = world
         self.services = {service.name: service for service in services}
         self.stores = stores
@@ -147,7 +156,9 @@ def locked(state: Path) -> Any:
         state.mkdir(parents=True, exist_ok=True)
         file = (state / "lock").open("a+", encoding="utf-8")
     except OSError as error:
-        raise EnvironmentFault(f"the state directory {state} cannot be written ({error.strerror}); name another with --state") from error
+        raise EnvironmentFault(
+            f"the state directory {state} cannot be written ({error.strerror}); name another with --state"
+        ) from error
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -265,7 +276,7 @@ async def _repeat(service: str, job: Job) -> None:
     while True:
         try:
             await job.run()
-        except Exception as error:  # noqa: BLE001 - a job must not die of one failed run
+        except Exception as error:
             telemetry.JOB_FAILURES.labels(service, job.name).inc()
             reason = error.reason if isinstance(error, CityError) else type(error).__name__
             log.warning("job-failed", extra={"fields": {"job": job.name, "reason": reason}})

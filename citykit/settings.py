@@ -21,7 +21,9 @@ def limited(default: Any, why: str, *, low: float | None = None, high: float | N
 class GeneralSettings:
     city: str = limited("provable.city/demo", "origin of every log and bundle; lower-case host and path of the city")
     zone: str = limited("Europe/London", "IANA time zone of local days, tariffs and bills")
-    mode: str = limited("demo", "demo: replay clock and demo logins; embedded: real clock, one process; cluster: one process a service")
+    mode: str = limited(
+        "demo", "demo: replay clock and demo logins; embedded: real clock, one process; cluster: one process a service"
+    )
 
 
 @dataclass(frozen=True)
@@ -49,12 +51,16 @@ class LedgerSettings:
 
 @dataclass(frozen=True)
 class NotarySettings:
-    anchor_interval_s: float = limited(2.0, "seconds between anchoring transactions (machine time)", low=0.05, high=3600)
+    anchor_interval_s: float = limited(
+        2.0, "seconds between anchoring transactions (machine time)", low=0.05, high=3600
+    )
 
 
 @dataclass(frozen=True)
 class MeteringSettings:
-    device_rate_per_s: int = limited(20_000, "readings a second one device may send before it is deferred; flood guard", low=1)
+    device_rate_per_s: int = limited(
+        20_000, "readings a second one device may send before it is deferred; flood guard", low=1
+    )
     device_burst: int = limited(60_000, "readings a device may send at once", low=1)
     future_tolerance_s: int = limited(300, "how far a reading may lie ahead of city time", low=0, high=86_400)
     estimate_after_h: int = limited(48, "hours after which a missing slot is estimated", low=1)
@@ -131,7 +137,7 @@ def _fields() -> list[tuple[str, dataclasses.Field[Any], str]]:
 
 
 def _parse(name: str, item: dataclasses.Field[Any], text: str) -> Any:
-    kind = type(item.default)
+    kind: type[Any] = type(item.default)
     try:
         value = kind(text)
     except ValueError:

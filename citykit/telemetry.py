@@ -34,6 +34,13 @@ BUS_RETRIES = Counter("city_bus_retries", "Batches or records handed over again"
 BUS_DEAD_LETTERS = Counter("city_bus_dead_letters", "Records given up", ["topic", "group"], registry=REGISTRY)
 CITY_TIME = Gauge("city_time_seconds", "City time, unix seconds", registry=REGISTRY)
 
+# --- gateway -------------------------------------------------------------------------------------
+HTTP_SECONDS = Histogram(
+    "city_http_seconds", "Time an HTTP request took, seconds", ["route", "method", "status"], registry=REGISTRY,
+    buckets=(0.005, 0.02, 0.1, 0.5, 2, 10),
+)  # fmt: skip
+HTTP_LIVE_STREAMS = Gauge("city_http_live_streams", "Server-sent event streams open now", registry=REGISTRY)
+
 tracer = trace.get_tracer("city")
 
 

@@ -19,7 +19,11 @@ from services.registry import contracts
 
 @contextlib.asynccontextmanager
 async def embedded_world(
-    state: Path, settings: CitySettings, clock: Clock, randomness: Randomness, contract_objects: Sequence[object] | None = None
+    state: Path,
+    settings: CitySettings,
+    clock: Clock,
+    randomness: Randomness,
+    contract_objects: Sequence[object] | None = None,
 ) -> AsyncIterator[World]:
     """The world of one process.
 

@@ -52,8 +52,7 @@ CREATE TABLE IF NOT EXISTS commits (
 _INSERT = "INSERT INTO messages VALUES (?, ?, ?, ?, ?, ?, ?)"
 _UPSERT_END = "INSERT INTO ends VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET position = excluded.position"
 _UPSERT_COMMIT = (
-    "INSERT INTO commits VALUES (?, ?, ?, ?)"
-    " ON CONFLICT DO UPDATE SET position = MAX(position, excluded.position)"
+    "INSERT INTO commits VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET position = MAX(position, excluded.position)"
 )
 
 
@@ -113,10 +112,12 @@ class LocalBus:
             )
         size = len(message.key) + len(message.value) + sum(len(n) + len(v) for n, v in message.headers.items())
         if size > MESSAGE_MAX_BYTES:
-            raise InvalidArgument(f"a message is at most {MESSAGE_MAX_BYTES} bytes, not {size}; send its parts", field="value")
+            raise InvalidArgument(
+                f"a message is at most {MESSAGE_MAX_BYTES} bytes, not {size}; send its parts", field="value"
+            )
 
     def _known(self, name: str) -> Topic | None:
-        return self._topics.get(name.split(".retry.")[0].removesuffix(DEAD_LETTERS))
+        return self._topics.get(name.split(".retry.", maxsplit=1)[0].removesuffix(DEAD_LETTERS))
 
     def _partition(self, message: Message) -> int:
         topic = self._known(message.topic)
@@ -152,7 +153,9 @@ class LocalBus:
     async def consume(self, subscription: Subscription) -> AsyncIterator[None]:
         unknown = [name for name in subscription.topics if name not in self._topics]
         if unknown:
-            raise InvalidArgument(f"unknown topic {unknown[0]!r}; the topics are {', '.join(self._topics)}", field="topics")
+            raise InvalidArgument(
+                f"unknown topic {unknown[0]!r}; the topics are {', '.join(self._topics)}", field="topics"
+            )
         group = self._groups.setdefault(subscription.group, _Group())
         self._next_member += 1
         member = self._next_member
@@ -185,7 +188,7 @@ class LocalBus:
         return own + [(retry_topic(name, subscription.group), 0) for name in subscription.topics]
 
     def _behind(self, group: str, place: tuple[str, int]) -> bool:
-        return self._commits.get((group, *place), 0) < self._ends.get(place, 0)
+        return bool(self._commits.get((group, *place), 0) < self._ends.get(place, 0))
 
     async def _wait_for_more(
         self, subscription: Subscription, group: _Group, member: int, stopping: asyncio.Event
@@ -246,7 +249,7 @@ class LocalBus:
         records = [record for _, record in batch]
         try:
             await subscription.handler(records)
-        except Exception as error:  # noqa: BLE001 - a handler may raise anything; its records are tried one by one
+        except Exception as error:
             BUS_RETRIES.labels(records[0].topic, subscription.group).inc()
             _log_failure(subscription, records, error)
         else:
@@ -262,7 +265,7 @@ class LocalBus:
         while not stopping.is_set():
             try:
                 await subscription.handler([record])
-            except Exception as error:  # noqa: BLE001 - counted, retried, then a dead letter
+            except Exception as error:
                 # What is away comes back: it is no fault of the record, so it costs no try.
                 tries += 0 if isinstance(error, Unavailable) else 1
                 BUS_RETRIES.labels(record.topic, subscription.group).inc()
@@ -356,7 +359,9 @@ def open_local_bus(path: Path, topics: Iterable[Topic], settings: BusSettings) -
     try:
         return LocalBus(path, topics, settings)
     except OperationalError as error:
-        raise EnvironmentFault(f"the bus file {path} cannot be opened or written ({error.orig}); check disk and rights") from error
+        raise EnvironmentFault(
+            f"the bus file {path} cannot be opened or written ({error.orig}); check disk and rights"
+        ) from error
 
 
 def _record(place: tuple[str, int], position: int, key: str, value: bytes, headers: Mapping[str, bytes]) -> Record:
@@ -387,5 +392,10 @@ def _remove_old(connection: Connection, floors: Mapping[tuple[str, int], int], o
 
 
 def _log_failure(subscription: Subscription, records: Sequence[Record], error: Exception) -> None:
-    fields = {"group": subscription.group, "topic": records[0].topic, "records": len(records), "why": type(error).__name__}
+    fields = {
+        "group": subscription.group,
+        "topic": records[0].topic,
+        "records": len(records),
+        "why": type(error).__name__,
+    }
     log.warning("handler-failed", extra={"fields": fields})

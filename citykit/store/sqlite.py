@@ -159,9 +159,7 @@ class SqliteStore:
         self._write_engine.dispose()
 
 
-def open_sqlite(
-    path: Path, metadata: MetaData, migrations: Path, settings: StoreSettings, clock: Clock
-) -> SqliteStore:
+def open_sqlite(path: Path, metadata: MetaData, migrations: Path, settings: StoreSettings, clock: Clock) -> SqliteStore:
     """Opens (or creates) and migrates the database at `path`.
 
     Args:

@@ -114,7 +114,7 @@ class GroupWriter:
         driver.execute("SAVEPOINT unit")
         try:
             work.result = work.run(connection)
-        except Exception as error:  # noqa: BLE001 - handed to the caller who waits for it
+        except Exception as error:
             work.error = self._away(error) if _is_away(error) else error
             if not driver.in_transaction:
                 raise _GroupLost(error) from error

@@ -76,7 +76,9 @@ class BusSuite:
         assert in_order_per_key(collector.records)
         assert dict(collector.records[0].headers)["raw"] == bytes([0, 255])
 
-    async def test_a_group_goes_on_where_it_committed_and_a_new_group_starts_at_the_beginning(self, reopen: Reopen) -> None:
+    async def test_a_group_goes_on_where_it_committed_and_a_new_group_starts_at_the_beginning(
+        self, reopen: Reopen
+    ) -> None:
         bus = await reopen()
         first, second, other = Collector(), Collector(), Collector()
         async with bus.consume(Subscription("g", ("suite.one",), first)):
@@ -120,7 +122,9 @@ class BusSuite:
             await until(lambda: done.numbers == [0, 1, 2], "all three, in order")
         assert [record async for record in bus.dead_letters()] == []
 
-    async def test_a_poison_record_becomes_a_dead_letter_and_can_be_replayed_to_its_group_only(self, reopen: Reopen) -> None:
+    async def test_a_poison_record_becomes_a_dead_letter_and_can_be_replayed_to_its_group_only(
+        self, reopen: Reopen
+    ) -> None:
         bus = await reopen()
         healthy, bystander = Collector(), Collector()
         poisoned = True
@@ -134,7 +138,9 @@ class BusSuite:
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(bus.consume(Subscription("g", ("suite.two",), handler, max_tries=2)))
             await stack.enter_async_context(bus.consume(Subscription("h", ("suite.two",), bystander)))
-            await until(lambda: {*healthy.numbers} == {0, 1, 2, 4, 5} and len(bystander.records) == 6, "the healthy five")
+            await until(
+                lambda: {*healthy.numbers} == {0, 1, 2, 4, 5} and len(bystander.records) == 6, "the healthy five"
+            )
             await until(lambda: _has_letters(bus), "a dead letter")
             letters = [record async for record in bus.dead_letters()]
             assert [number(letter) for letter in letters] == [3]
@@ -146,7 +152,11 @@ class BusSuite:
             assert await bus.replay("suite.two") == 0
         replayed = next(record for record in healthy.records if number(record) == 3)
         original = next(record for record in bystander.records if number(record) == 3)
-        assert (replayed.topic, replayed.partition, replayed.offset) == (original.topic, original.partition, original.offset)
+        assert (replayed.topic, replayed.partition, replayed.offset) == (
+            original.topic,
+            original.partition,
+            original.offset,
+        )
         assert Counter(bystander.numbers)[3] == 1
 
     async def test_consumers_share_partitions_and_take_over(self, reopen: Reopen) -> None:

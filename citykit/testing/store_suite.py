@@ -32,6 +32,10 @@ def _add(name: str, amount: int = 1) -> Callable[[Unit], None]:
     return unit
 
 
+def _answered(rpc: str, fingerprint: bytes) -> Callable[[Unit], bytes | None]:
+    return lambda work: work.answered("r1", rpc, fingerprint)
+
+
 def _message(number: int) -> Message:
     return Message("topic", f"key-{number % 3}", number.to_bytes(4, "big"), {"ce_id": str(number).encode()})
 
@@ -121,8 +125,9 @@ class StoreSuite:
         store = await reopen()
         await store.write(lambda work: work.answer("r1", "Do", b"f", b"answer"))
         for rpc, fingerprint in (("Do", b"other"), ("Other", b"f")):
+            asked = _answered(rpc, fingerprint)
             with pytest.raises(RequestReused, match="new id"):
-                await store.write(lambda work, r=rpc, f=fingerprint: work.answered("r1", r, f))
+                await store.write(asked)
 
     async def test_an_event_counts_once_per_group(self, reopen: Reopen) -> None:
         store = await reopen()

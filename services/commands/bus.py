@@ -66,7 +66,9 @@ async def _topics(bus: LocalBus, _arguments: argparse.Namespace) -> Any:
 async def _dead_letters(bus: LocalBus, _arguments: argparse.Namespace) -> Any:
     letters = []
     async for record in bus.dead_letters():
-        words = {name: record.headers.get(name, b"").decode() for name in ("dl_topic", "dl_group", "dl_error", "dl_tries")}
+        words = {
+            name: record.headers.get(name, b"").decode() for name in ("dl_topic", "dl_group", "dl_error", "dl_tries")
+        }
         letters.append({**words, "type": event_type(record), "key": record.key, "bytes": len(record.value)})
         if len(letters) == _LETTERS_MAX:
             break

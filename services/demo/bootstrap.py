@@ -114,7 +114,9 @@ class Bootstrap:
 
     async def _meter_points(self) -> None:
         points = [
-            metering.MeterPoint(id=meter.meter_point, device=meter.device_id, max_slot_wh=MAX_SLOT_WH, zone="Europe/London")
+            metering.MeterPoint(
+                id=meter.meter_point, device=meter.device_id, max_slot_wh=MAX_SLOT_WH, zone="Europe/London"
+            )
             for meter in self._neighbourhood.meters
         ]
         for start in range(0, len(points), _BATCH):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -13,12 +13,17 @@ from sqlalchemy import insert
 from citykit.clock import RealClock
 from citykit.errors import EnvironmentFault, FailedPrecondition, ResourceExhausted, Unavailable
 from citykit.settings import StoreSettings
+from citykit.store.port import Unit
 from citykit.store.sqlite import SqliteStore, open_sqlite
 from citykit.testing.store_suite import METADATA, MIGRATIONS, THINGS, Reopen, StoreSuite
 
 
 def opened(path: Path, **settings: int) -> SqliteStore:
     return open_sqlite(path, METADATA, MIGRATIONS, StoreSettings(**settings), RealClock())
+
+
+def _add(name: str) -> Callable[[Unit], object]:
+    return lambda work: work.execute(insert(THINGS).values(name=name, amount=1))
 
 
 class TestSqliteStore(StoreSuite):
@@ -58,7 +63,9 @@ async def test_a_full_disk_refuses_and_recovers(tmp_path: Path) -> None:
     await store.write(lambda work: work.execute(insert(THINGS).values(name="kept", amount=1)))
     await store.write(lambda work: work.connection.exec_driver_sql("PRAGMA max_page_count=40"))
     with pytest.raises(Unavailable, match="disk"):
-        await store.write(lambda work: work.insert_many(THINGS, ("name", "amount"), [("x" * 300 + str(n), n) for n in range(2000)]))
+        await store.write(
+            lambda work: work.insert_many(THINGS, ("name", "amount"), [("x" * 300 + str(n), n) for n in range(2000)])
+        )
     await store.write(lambda work: work.connection.exec_driver_sql("PRAGMA max_page_count=100000"))
     await store.write(lambda work: work.execute(insert(THINGS).values(name="after", amount=2)))
     names = await store.read(lambda c: [row.name for row in c.execute(THINGS.select())])
@@ -68,7 +75,7 @@ async def test_a_full_disk_refuses_and_recovers(tmp_path: Path) -> None:
 
 async def test_a_full_queue_refuses(tmp_path: Path) -> None:
     store = opened(tmp_path / "x.db", queue_max=5)
-    writes = [store.write(lambda work, n=n: work.execute(insert(THINGS).values(name=str(n), amount=n))) for n in range(200)]
+    writes = [store.write(_add(str(n))) for n in range(200)]
     results = await asyncio.gather(*writes, return_exceptions=True)
     refused = [result for result in results if isinstance(result, ResourceExhausted)]
     kept = await store.read(lambda c: len(c.execute(THINGS.select()).all()))

@@ -1,0 +1,114 @@
+"""`city run`: the whole city in one process, on open data, with its dashboard."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+from citykit import telemetry
+from citykit.run import locked
+from citykit.settings import TelemetrySettings, read_settings
+from services.commands.progress import Bars, progress
+from services.demo.city import DemoCity, Options
+from services.demo.summary import Summary, memory_watch, write_summary
+from simulation.faults import FAULTS
+from simulation.neighbourhood import load_neighbourhood
+
+_SPEED_MAX = 100_000
+_PORT_MAX = 65_535
+
+
+def add(subparsers: Any) -> None:
+    parser = subparsers.add_parser("run", help="the whole city in one process, on open data")
+    parser.add_argument("--for", dest="for_s", type=seconds, metavar="90s", help="stop after this much live replay")
+    parser.add_argument("--speed", type=speed, default=900.0, help="city seconds per second (default 900)")
+    parser.add_argument("--seed", type=int, default=7, help="what the simulated homes are made from (default 7)")
+    parser.add_argument("--port", type=port, default=8080, help="the dashboard's port on 127.0.0.1 (default 8080)")
+    parser.add_argument("--state", type=Path, default=Path(".city"), help="where the city lives (default .city)")
+    parser.add_argument("--faults", type=faults, default=(), help=f"comma-separated: {', '.join(FAULTS)}")
+    parser.add_argument("--summary", type=Path, metavar="FILE.json", help="write the run's counts at the end")
+    parser.add_argument("--synthetic", action="store_true", help="no open data: a seeded synthetic city")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    settings = read_settings(os.environ)
+    summary = Summary()
+    with locked(arguments.state), progress() as bars:
+        log_settings = settings.telemetry
+        if "CITY_TELEMETRY_LOG_LEVEL" not in os.environ:
+            log_settings = TelemetrySettings("WARNING", log_settings.log_format, log_settings.trace_file)
+        telemetry.configure(log_settings, "city")
+        try:
+            asyncio.run(_run(arguments, settings, bars, summary))
+        finally:
+            if arguments.summary:
+                write_summary(summary, arguments.summary)
+    return 0
+
+
+async def _run(arguments: argparse.Namespace, settings: Any, bars: Bars, summary: Summary) -> None:
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for name in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(name, stopping.set)
+    async with memory_watch(summary):
+        neighbourhood = await asyncio.to_thread(
+            load_neighbourhood, arguments.seed, synthetic=arguments.synthetic, report=bars.report, say=bars.say
+        )
+        options = Options(
+            for_s=arguments.for_s,
+            speed=arguments.speed,
+            seed=arguments.seed,
+            port=arguments.port,
+            state=arguments.state,
+            faults=arguments.faults,
+            settings=settings,
+            neighbourhood=neighbourhood,
+        )
+        if not stopping.is_set():
+            await DemoCity(options, bars, summary).run(stopping)
+    bars.say(
+        f"Stopped. {summary.readings} readings accepted, {summary.bills} bills, {summary.anchored_entries} entries anchored."
+    )
+
+
+def seconds(text: str) -> float:
+    """`90s`, `5m` or plain seconds."""
+    factor = {"s": 1, "m": 60, "h": 3600}.get(text[-1:], 0)
+    try:
+        value = float(text[:-1]) * factor if factor else float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no duration; write 90s, 5m or 1h")
+    return value
+
+
+def speed(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= _SPEED_MAX:
+        raise argparse.ArgumentTypeError(f"the speed lies above 0 and at most at {_SPEED_MAX} city seconds per second")
+    return value
+
+
+def port(text: str) -> int:
+    value = int(text) if text.isdigit() else 0
+    if not 1 <= value <= _PORT_MAX:
+        raise argparse.ArgumentTypeError(f"a port lies between 1 and {_PORT_MAX}")
+    return value
+
+
+def faults(text: str) -> tuple[str, ...]:
+    names = tuple(name for name in text.split(",") if name)
+    unknown = [name for name in names if name not in FAULTS]
+    if unknown:
+        raise argparse.ArgumentTypeError(f"unknown fault {unknown[0]!r}; the faults are {', '.join(FAULTS)}")
+    return names
