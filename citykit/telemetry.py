@@ -41,6 +41,13 @@ HTTP_SECONDS = Histogram(
 )  # fmt: skip
 HTTP_LIVE_STREAMS = Gauge("city_http_live_streams", "Server-sent event streams open now", registry=REGISTRY)
 
+# --- metering ------------------------------------------------------------------------------------
+METERING_PACKAGES = Counter(
+    "city_metering_packages", "Device packages by outcome and reason of a refusal", ["outcome", "reason"], registry=REGISTRY
+)
+METERING_READINGS = Counter("city_metering_readings", "Readings stored: accepted or quarantined", ["outcome"], registry=REGISTRY)
+METERING_BILLS = Counter("city_metering_bills", "Bills issued, corrections included", registry=REGISTRY)
+
 tracer = trace.get_tracer("city")
 
 

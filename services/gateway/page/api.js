@@ -1,0 +1,94 @@
+// Calls to the gateway: sessions of the demo, problem details as errors, downloads, the live stream.
+
+const sessions = new Map();
+
+/** An error of the API; `message` is the problem's detail. */
+export class Problem extends Error {
+  constructor(status, detail, reason) {
+    super(detail);
+    this.status = status;
+    this.reason = reason;
+  }
+}
+
+async function problemOf(response) {
+  const body = await response.json().catch(() => ({}));
+  return new Problem(response.status, body.detail || `The city answered ${response.status}.`, body.reason || "");
+}
+
+async function send(path, options) {
+  const response = await fetch(path, options).catch(() => {
+    throw new Problem(0, "The city cannot be reached. Is it still running?", "no-connection");
+  });
+  if (!response.ok) throw await problemOf(response);
+  return response;
+}
+
+async function token(who) {
+  const kept = sessions.get(who);
+  if (kept && kept.until > Date.now()) return kept.token;
+  const response = await send("/demo/session", {
+    method: "POST",
+    headers: { "Content-Type": "application/json" },
+    body: JSON.stringify({ as: who }),
+  });
+  const session = await response.json();
+  sessions.set(who, { token: session.access_token, until: Date.now() + (session.expires_in_s - 20) * 1000 });
+  return session.access_token;
+}
+
+async function authorized(path, who, options = {}) {
+  const headers = { ...options.headers };
+  if (who) headers.Authorization = `Bearer ${await token(who)}`;
+  return send(path, { ...options, headers });
+}
+
+/** JSON from a path; as `who` (a demo login), or as anyone when null. A token that no longer holds is renewed once. */
+export async function ask(path, who = null, options = {}) {
+  try {
+    return await (await authorized(path, who, options)).json();
+  } catch (error) {
+    if (!who || error.status !== 401) throw error;
+    sessions.delete(who);
+    return (await authorized(path, who, options)).json();
+  }
+}
+
+/** Sends JSON. */
+export function tell(method, path, who, body) {
+  const headers = { "Content-Type": "application/json", "Idempotency-Key": crypto.randomUUID?.() ?? String(Math.random()) };
+  return ask(path, who, { method, headers, body: JSON.stringify(body) });
+}
+
+/** Every row of a paged list, at most 20 pages. */
+export async function all(path, who, rows) {
+  const found = [];
+  let page = "";
+  for (let count = 0; count < 20; count += 1) {
+    const answer = await ask(`${path}?page_size=500&page_token=${encodeURIComponent(page)}`, who);
+    found.push(...answer[rows]);
+    page = answer.next_page_token;
+    if (!page) break;
+  }
+  return found;
+}
+
+/** Fetches a file with the caller's token and hands it to the browser to save. */
+export async function save(path, who, filename) {
+  const content = await (await authorized(path, who)).blob();
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(content);
+  link.download = filename;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+}
+
+/** Watches the city; the browser connects again by itself, and after a refusal we do. */
+export function watch(onCity, onLost) {
+  const source = new EventSource("/api/v1/live");
+  source.addEventListener("city", (event) => onCity(JSON.parse(event.data)));
+  source.addEventListener("error", () => {
+    onLost();
+    if (source.readyState === EventSource.CLOSED) setTimeout(() => watch(onCity, onLost), 3_000);
+  });
+}

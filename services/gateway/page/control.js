@@ -1,0 +1,83 @@
+// The control room: quarantine and faults, as an operator.
+
+import { all, ask, tell } from "./api.js";
+import { byId, el, empty, failed, plural, put, when } from "./dom.js";
+
+const FAULTS = {
+  forged: "Packages with a signature that does not hold",
+  replayed: "Old packages sent again",
+  reordered: "Packages that arrive in the wrong order",
+  missing: "Packages that never arrive",
+  stuck: "A sensor that repeats one value",
+  drifting: "A sensor that slowly reads too much",
+  spiking: "A sensor with single impossible values",
+  "clock-skew": "A device whose clock is wrong",
+  flood: "One device that sends far too much",
+};
+
+/** The devices whose readings are set aside. */
+export async function loadQuarantine(who) {
+  try {
+    const entries = await all("/api/v1/quarantine", who, "entries");
+    const rows = JSON.stringify(entries);
+    if (byId("quarantine").dataset.rows === rows) return;
+    byId("quarantine").dataset.rows = rows;
+    put("quarantine", entries.length ? el("ul", { class: "entries" }, ...entries.map(entry)) : empty("Nothing is set aside: every reading so far is believable."));
+  } catch (error) {
+    put("quarantine", failed(error, () => loadQuarantine(who)));
+  }
+}
+
+function entry(item) {
+  const state = el("span", { class: item.open ? "tag warn" : "tag" }, item.open ? "held" : "released");
+  return el("li", {},
+    el("div", { class: "split" }, el("h3", {}, item.meter_point, " ", el("span", { class: "muted small" }, item.device)), state),
+    el("p", {}, el("b", {}, item.reason), item.explanation ? `: ${item.explanation}` : ""),
+    el("p", { class: "muted small" }, `since ${item.since ? when(item.since, "moment") : "–"} · ${plural(item.readings, "reading", "readings")} set aside`));
+}
+
+/** The switches, and what each fault acts on now. */
+export async function loadFaults(who) {
+  try {
+    showFaults(who, await ask("/api/v1/replay"));
+  } catch (error) {
+    put("faults", error.status === 404 ? empty("Faults are there in a demo only.") : failed(error, () => loadFaults(who)));
+  }
+}
+
+/** From the live stream: what is on, and where. */
+export function updateFaults(replay) {
+  for (const box of byId("faults").querySelectorAll("input")) {
+    if (!box.disabled) box.checked = replay.faults.includes(box.value);
+    const devices = replay.faulted_devices.filter((item) => item.startsWith(`${box.value}:`)).map((item) => item.slice(box.value.length + 1));
+    const text = devices.length ? `acts on ${devices.join(", ")}` : "";
+    const note = box.closest("label").querySelector(".acts");
+    if (note.textContent !== text) note.textContent = text;
+  }
+}
+
+function showFaults(who, replay) {
+  const switches = replay.faults_available.map((fault) => {
+    const box = el("input", { type: "checkbox", role: "switch", value: fault, onchange: () => change(who, box) });
+    const about = el("span", {}, el("b", {}, fault), el("span", { class: "muted small" }, FAULTS[fault] ?? ""), el("span", { class: "acts small" }));
+    return el("label", { class: "switch" }, box, about);
+  });
+  put("faults", ...(switches.length ? switches : [empty("This city has no faults to switch on.")]), el("p", { id: "faults-error", role: "alert" }));
+  updateFaults(replay);
+}
+
+async function change(who, box) {
+  const boxes = [...byId("faults").querySelectorAll("input")];
+  const wanted = boxes.filter((item) => item.checked).map((item) => item.value);
+  box.disabled = true;
+  try {
+    await tell("PUT", "/api/v1/faults", who, { faults: wanted });
+    byId("faults-error").replaceChildren();
+  } catch (error) {
+    box.checked = !box.checked;
+    byId("faults-error").replaceChildren(failed(error));
+  } finally {
+    box.disabled = false;
+    box.focus();
+  }
+}
