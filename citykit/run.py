@@ -45,6 +45,7 @@ _CHANNEL_OPTIONS = (
     ("grpc.max_receive_message_length", MESSAGE_MAX_BYTES),
 )
 _PRUNE_EVERY_S = 3_600.0
+_SOCKET_PATH_MAX = 100
 Build = Callable[[Context], Service]
 
 
@@ -177,7 +178,7 @@ def locked(state: Path) -> Any:
 def _socket_path(state: Path) -> Path:
     """Unix socket paths are limited to 107 bytes, so a deep state directory is named by a hash under /tmp."""
     path = (state / "city.sock").resolve()
-    if len(str(path)) > 100:
+    if len(str(path)) > _SOCKET_PATH_MAX:
         digest = hashlib.sha256(str(path).encode()).hexdigest()[:16]
         return Path(os.environ.get("TMPDIR", "/tmp")) / f"city-{digest}.sock"  # noqa: S108 - name is a hash of our state
     return path

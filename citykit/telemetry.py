@@ -43,9 +43,14 @@ HTTP_LIVE_STREAMS = Gauge("city_http_live_streams", "Server-sent event streams o
 
 # --- metering ------------------------------------------------------------------------------------
 METERING_PACKAGES = Counter(
-    "city_metering_packages", "Device packages by outcome and reason of a refusal", ["outcome", "reason"], registry=REGISTRY
+    "city_metering_packages",
+    "Device packages by outcome and reason of a refusal",
+    ["outcome", "reason"],
+    registry=REGISTRY,
 )
-METERING_READINGS = Counter("city_metering_readings", "Readings stored: accepted or quarantined", ["outcome"], registry=REGISTRY)
+METERING_READINGS = Counter(
+    "city_metering_readings", "Readings stored: accepted or quarantined", ["outcome"], registry=REGISTRY
+)
 METERING_BILLS = Counter("city_metering_bills", "Bills issued, corrections included", registry=REGISTRY)
 
 tracer = trace.get_tracer("city")

@@ -32,7 +32,7 @@ def migrate(connection: Connection, migrations: Path, *, version_table: str, nam
         )
 
     def steps(revision: Any, _context: MigrationContext) -> Iterable[Any]:
-        return script._upgrade_revs("head", revision)  # noqa: SLF001 - Alembic's own env.py recipe has no public form
+        return script._upgrade_revs("head", revision)
 
     context = MigrationContext.configure(
         connection, opts={"version_table": version_table, "fn": steps, "script": script, "transactional_ddl": False}

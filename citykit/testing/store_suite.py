@@ -76,7 +76,7 @@ class StoreSuite:
     async def test_the_bulk_path_inserts_and_a_broken_row_fails_the_unit(self, reopen: Reopen) -> None:
         store = await reopen()
         await store.write(lambda work: work.insert_many(THINGS, ("name", "amount"), [(str(n), n) for n in range(1000)]))
-        with pytest.raises(Exception, match="(?i)unique|constraint"):
+        with pytest.raises(Exception, match=r"(?i)unique|constraint"):
             await store.write(lambda work: work.insert_many(THINGS, ("name", "amount"), [("new", 1), ("7", 7)]))
         assert await _count(store) == 1000
 
