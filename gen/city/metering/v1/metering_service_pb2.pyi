@@ -693,6 +693,106 @@ class ListQuarantineResponse(google.protobuf.message.Message):
 Global___ListQuarantineResponse: typing_extensions.TypeAlias = ListQuarantineResponse
 
 @typing.final
+class ReleaseDeviceRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    DEVICE_FIELD_NUMBER: builtins.int
+    DECISION_FIELD_NUMBER: builtins.int
+    request_id: builtins.str
+    device: builtins.str
+    decision: builtins.str
+    """Why: shown in the log."""
+    def __init__(
+        self,
+        *,
+        request_id: builtins.str = ...,
+        device: builtins.str = ...,
+        decision: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["decision", b"decision", "device", b"device", "request_id", b"request_id"]) -> None: ...
+
+Global___ReleaseDeviceRequest: typing_extensions.TypeAlias = ReleaseDeviceRequest
+
+@typing.final
+class ReleaseDeviceResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    RELEASED_FIELD_NUMBER: builtins.int
+    released: builtins.int
+    """Quarantine entries closed."""
+    def __init__(
+        self,
+        *,
+        released: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["released", b"released"]) -> None: ...
+
+Global___ReleaseDeviceResponse: typing_extensions.TypeAlias = ReleaseDeviceResponse
+
+@typing.final
+class RefusalEntry(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REASON_FIELD_NUMBER: builtins.int
+    DEVICE_FIELD_NUMBER: builtins.int
+    COUNT_FIELD_NUMBER: builtins.int
+    LAST_AT_FIELD_NUMBER: builtins.int
+    MESSAGE_FIELD_NUMBER: builtins.int
+    reason: builtins.str
+    device: builtins.str
+    """Empty where the package did not prove which device it is of."""
+    count: builtins.int
+    message: builtins.str
+    @property
+    def last_at(self) -> google.protobuf.timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        reason: builtins.str = ...,
+        device: builtins.str = ...,
+        count: builtins.int = ...,
+        last_at: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        message: builtins.str = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["last_at", b"last_at"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["count", b"count", "device", b"device", "last_at", b"last_at", "message", b"message", "reason", b"reason"]) -> None: ...
+
+Global___RefusalEntry: typing_extensions.TypeAlias = RefusalEntry
+
+@typing.final
+class ListRefusalsRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: builtins.int
+    page_size: builtins.int
+    """At most 1,000."""
+    def __init__(
+        self,
+        *,
+        page_size: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["page_size", b"page_size"]) -> None: ...
+
+Global___ListRefusalsRequest: typing_extensions.TypeAlias = ListRefusalsRequest
+
+@typing.final
+class ListRefusalsResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ENTRIES_FIELD_NUMBER: builtins.int
+    @property
+    def entries(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___RefusalEntry]: ...
+    def __init__(
+        self,
+        *,
+        entries: collections.abc.Iterable[Global___RefusalEntry] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["entries", b"entries"]) -> None: ...
+
+Global___ListRefusalsResponse: typing_extensions.TypeAlias = ListRefusalsResponse
+
+@typing.final
 class Appeal(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -937,13 +1037,17 @@ class RunBillingResponse(google.protobuf.message.Message):
     BILLS_FIELD_NUMBER: builtins.int
     TRANSACTION_FIELD_NUMBER: builtins.int
     LEFT_OUT_FIELD_NUMBER: builtins.int
+    RUNS_FIELD_NUMBER: builtins.int
     run: builtins.str
+    """The first run; a period has one run for each tariff."""
     bills: builtins.int
     transaction: builtins.str
     @property
     def left_out(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Contracts left out, as "meter point: why"."""
 
+    @property
+    def runs(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___BillingRun]: ...
     def __init__(
         self,
         *,
@@ -951,10 +1055,38 @@ class RunBillingResponse(google.protobuf.message.Message):
         bills: builtins.int = ...,
         transaction: builtins.str = ...,
         left_out: collections.abc.Iterable[builtins.str] | None = ...,
+        runs: collections.abc.Iterable[Global___BillingRun] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["bills", b"bills", "left_out", b"left_out", "run", b"run", "transaction", b"transaction"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["bills", b"bills", "left_out", b"left_out", "run", b"run", "runs", b"runs", "transaction", b"transaction"]) -> None: ...
 
 Global___RunBillingResponse: typing_extensions.TypeAlias = RunBillingResponse
+
+@typing.final
+class BillingRun(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ID_FIELD_NUMBER: builtins.int
+    TARIFF_FIELD_NUMBER: builtins.int
+    VERSION_FIELD_NUMBER: builtins.int
+    BILLS_FIELD_NUMBER: builtins.int
+    TRANSACTION_FIELD_NUMBER: builtins.int
+    id: builtins.str
+    tariff: builtins.str
+    version: builtins.int
+    bills: builtins.int
+    transaction: builtins.str
+    def __init__(
+        self,
+        *,
+        id: builtins.str = ...,
+        tariff: builtins.str = ...,
+        version: builtins.int = ...,
+        bills: builtins.int = ...,
+        transaction: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["bills", b"bills", "id", b"id", "tariff", b"tariff", "transaction", b"transaction", "version", b"version"]) -> None: ...
+
+Global___BillingRun: typing_extensions.TypeAlias = BillingRun
 
 @typing.final
 class ListBillsRequest(google.protobuf.message.Message):

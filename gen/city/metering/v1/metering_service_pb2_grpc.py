@@ -94,6 +94,16 @@ class MeteringServiceStub(object):
                 request_serializer=city_dot_metering_dot_v1_dot_metering__service__pb2.ListQuarantineRequest.SerializeToString,
                 response_deserializer=city_dot_metering_dot_v1_dot_metering__service__pb2.ListQuarantineResponse.FromString,
                 _registered_method=True)
+        self.ReleaseDevice = channel.unary_unary(
+                '/city.metering.v1.MeteringService/ReleaseDevice',
+                request_serializer=city_dot_metering_dot_v1_dot_metering__service__pb2.ReleaseDeviceRequest.SerializeToString,
+                response_deserializer=city_dot_metering_dot_v1_dot_metering__service__pb2.ReleaseDeviceResponse.FromString,
+                _registered_method=True)
+        self.ListRefusals = channel.unary_unary(
+                '/city.metering.v1.MeteringService/ListRefusals',
+                request_serializer=city_dot_metering_dot_v1_dot_metering__service__pb2.ListRefusalsRequest.SerializeToString,
+                response_deserializer=city_dot_metering_dot_v1_dot_metering__service__pb2.ListRefusalsResponse.FromString,
+                _registered_method=True)
         self.CreateAppeal = channel.unary_unary(
                 '/city.metering.v1.MeteringService/CreateAppeal',
                 request_serializer=city_dot_metering_dot_v1_dot_metering__service__pb2.CreateAppealRequest.SerializeToString,
@@ -227,6 +237,20 @@ class MeteringServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReleaseDevice(self, request, context):
+        """Lets a quarantined device's readings count again, the held ones stay set aside.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListRefusals(self, request, context):
+        """Refused packages by reason and device, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CreateAppeal(self, request, context):
         """A resident says that a set-aside reading was right.
         """
@@ -355,6 +379,16 @@ def add_MeteringServiceServicer_to_server(servicer, server):
                     servicer.ListQuarantine,
                     request_deserializer=city_dot_metering_dot_v1_dot_metering__service__pb2.ListQuarantineRequest.FromString,
                     response_serializer=city_dot_metering_dot_v1_dot_metering__service__pb2.ListQuarantineResponse.SerializeToString,
+            ),
+            'ReleaseDevice': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReleaseDevice,
+                    request_deserializer=city_dot_metering_dot_v1_dot_metering__service__pb2.ReleaseDeviceRequest.FromString,
+                    response_serializer=city_dot_metering_dot_v1_dot_metering__service__pb2.ReleaseDeviceResponse.SerializeToString,
+            ),
+            'ListRefusals': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListRefusals,
+                    request_deserializer=city_dot_metering_dot_v1_dot_metering__service__pb2.ListRefusalsRequest.FromString,
+                    response_serializer=city_dot_metering_dot_v1_dot_metering__service__pb2.ListRefusalsResponse.SerializeToString,
             ),
             'CreateAppeal': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateAppeal,
@@ -731,6 +765,60 @@ class MeteringService(object):
             '/city.metering.v1.MeteringService/ListQuarantine',
             city_dot_metering_dot_v1_dot_metering__service__pb2.ListQuarantineRequest.SerializeToString,
             city_dot_metering_dot_v1_dot_metering__service__pb2.ListQuarantineResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReleaseDevice(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/city.metering.v1.MeteringService/ReleaseDevice',
+            city_dot_metering_dot_v1_dot_metering__service__pb2.ReleaseDeviceRequest.SerializeToString,
+            city_dot_metering_dot_v1_dot_metering__service__pb2.ReleaseDeviceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListRefusals(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/city.metering.v1.MeteringService/ListRefusals',
+            city_dot_metering_dot_v1_dot_metering__service__pb2.ListRefusalsRequest.SerializeToString,
+            city_dot_metering_dot_v1_dot_metering__service__pb2.ListRefusalsResponse.FromString,
             options,
             channel_credentials,
             insecure,

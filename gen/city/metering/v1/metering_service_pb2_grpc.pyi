@@ -217,6 +217,38 @@ _MeteringServiceListQuarantineType = typing_extensions.TypeVar(
     ],
 )
 
+_MeteringServiceReleaseDeviceType = typing_extensions.TypeVar(
+    '_MeteringServiceReleaseDeviceType',
+    grpc.UnaryUnaryMultiCallable[
+        city.metering.v1.metering_service_pb2.ReleaseDeviceRequest,
+        city.metering.v1.metering_service_pb2.ReleaseDeviceResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        city.metering.v1.metering_service_pb2.ReleaseDeviceRequest,
+        city.metering.v1.metering_service_pb2.ReleaseDeviceResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        city.metering.v1.metering_service_pb2.ReleaseDeviceRequest,
+        city.metering.v1.metering_service_pb2.ReleaseDeviceResponse,
+    ],
+)
+
+_MeteringServiceListRefusalsType = typing_extensions.TypeVar(
+    '_MeteringServiceListRefusalsType',
+    grpc.UnaryUnaryMultiCallable[
+        city.metering.v1.metering_service_pb2.ListRefusalsRequest,
+        city.metering.v1.metering_service_pb2.ListRefusalsResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        city.metering.v1.metering_service_pb2.ListRefusalsRequest,
+        city.metering.v1.metering_service_pb2.ListRefusalsResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        city.metering.v1.metering_service_pb2.ListRefusalsRequest,
+        city.metering.v1.metering_service_pb2.ListRefusalsResponse,
+    ],
+)
+
 _MeteringServiceCreateAppealType = typing_extensions.TypeVar(
     '_MeteringServiceCreateAppealType',
     grpc.UnaryUnaryMultiCallable[
@@ -377,7 +409,7 @@ _MeteringServiceDownloadGreenButtonType = typing_extensions.TypeVar(
     ],
 )
 
-class MeteringServiceStub(typing.Generic[_MeteringServiceIngestType, _MeteringServiceListChainHeadsType, _MeteringServiceRegisterMeterPointsType, _MeteringServiceCreateContractType, _MeteringServiceEndContractType, _MeteringServiceListMyContractsType, _MeteringServicePublishTariffType, _MeteringServiceListTariffsType, _MeteringServiceGetUsageType, _MeteringServiceGetCityLoadType, _MeteringServiceListMeterStatesType, _MeteringServiceListQuarantineType, _MeteringServiceCreateAppealType, _MeteringServiceListAppealsType, _MeteringServiceDecideAppealType, _MeteringServiceRunBillingType, _MeteringServiceListBillsType, _MeteringServiceGetBillType, _MeteringServiceCorrectBillType, _MeteringServiceGetBillBundleType, _MeteringServiceGetReadingsBundleType, _MeteringServiceDownloadGreenButtonType]):
+class MeteringServiceStub(typing.Generic[_MeteringServiceIngestType, _MeteringServiceListChainHeadsType, _MeteringServiceRegisterMeterPointsType, _MeteringServiceCreateContractType, _MeteringServiceEndContractType, _MeteringServiceListMyContractsType, _MeteringServicePublishTariffType, _MeteringServiceListTariffsType, _MeteringServiceGetUsageType, _MeteringServiceGetCityLoadType, _MeteringServiceListMeterStatesType, _MeteringServiceListQuarantineType, _MeteringServiceReleaseDeviceType, _MeteringServiceListRefusalsType, _MeteringServiceCreateAppealType, _MeteringServiceListAppealsType, _MeteringServiceDecideAppealType, _MeteringServiceRunBillingType, _MeteringServiceListBillsType, _MeteringServiceGetBillType, _MeteringServiceCorrectBillType, _MeteringServiceGetBillBundleType, _MeteringServiceGetReadingsBundleType, _MeteringServiceDownloadGreenButtonType]):
     @typing.overload
     def __init__(self: MeteringServiceStub[
         grpc.StreamStreamMultiCallable[
@@ -427,6 +459,14 @@ class MeteringServiceStub(typing.Generic[_MeteringServiceIngestType, _MeteringSe
         grpc.UnaryUnaryMultiCallable[
             city.metering.v1.metering_service_pb2.ListQuarantineRequest,
             city.metering.v1.metering_service_pb2.ListQuarantineResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            city.metering.v1.metering_service_pb2.ReleaseDeviceRequest,
+            city.metering.v1.metering_service_pb2.ReleaseDeviceResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            city.metering.v1.metering_service_pb2.ListRefusalsRequest,
+            city.metering.v1.metering_service_pb2.ListRefusalsResponse,
         ],
         grpc.UnaryUnaryMultiCallable[
             city.metering.v1.metering_service_pb2.CreateAppealRequest,
@@ -521,6 +561,14 @@ class MeteringServiceStub(typing.Generic[_MeteringServiceIngestType, _MeteringSe
             city.metering.v1.metering_service_pb2.ListQuarantineResponse,
         ],
         grpc.aio.UnaryUnaryMultiCallable[
+            city.metering.v1.metering_service_pb2.ReleaseDeviceRequest,
+            city.metering.v1.metering_service_pb2.ReleaseDeviceResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            city.metering.v1.metering_service_pb2.ListRefusalsRequest,
+            city.metering.v1.metering_service_pb2.ListRefusalsResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
             city.metering.v1.metering_service_pb2.CreateAppealRequest,
             city.metering.v1.metering_service_pb2.CreateAppealResponse,
         ],
@@ -591,6 +639,12 @@ class MeteringServiceStub(typing.Generic[_MeteringServiceIngestType, _MeteringSe
     """The newest state of each meter, for the control room."""
 
     ListQuarantine: _MeteringServiceListQuarantineType
+
+    ReleaseDevice: _MeteringServiceReleaseDeviceType
+    """Lets a quarantined device's readings count again, the held ones stay set aside."""
+
+    ListRefusals: _MeteringServiceListRefusalsType
+    """Refused packages by reason and device, newest first."""
 
     CreateAppeal: _MeteringServiceCreateAppealType
     """A resident says that a set-aside reading was right."""
@@ -666,6 +720,14 @@ MeteringServiceAsyncStub: typing_extensions.TypeAlias = MeteringServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
         city.metering.v1.metering_service_pb2.ListQuarantineRequest,
         city.metering.v1.metering_service_pb2.ListQuarantineResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        city.metering.v1.metering_service_pb2.ReleaseDeviceRequest,
+        city.metering.v1.metering_service_pb2.ReleaseDeviceResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        city.metering.v1.metering_service_pb2.ListRefusalsRequest,
+        city.metering.v1.metering_service_pb2.ListRefusalsResponse,
     ],
     grpc.aio.UnaryUnaryMultiCallable[
         city.metering.v1.metering_service_pb2.CreateAppealRequest,
@@ -799,6 +861,22 @@ class MeteringServiceServicer(metaclass=abc.ABCMeta):
         request: city.metering.v1.metering_service_pb2.ListQuarantineRequest,
         context: _ServicerContext,
     ) -> typing.Union[city.metering.v1.metering_service_pb2.ListQuarantineResponse, collections.abc.Awaitable[city.metering.v1.metering_service_pb2.ListQuarantineResponse]]: ...
+
+    @abc.abstractmethod
+    def ReleaseDevice(
+        self,
+        request: city.metering.v1.metering_service_pb2.ReleaseDeviceRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[city.metering.v1.metering_service_pb2.ReleaseDeviceResponse, collections.abc.Awaitable[city.metering.v1.metering_service_pb2.ReleaseDeviceResponse]]:
+        """Lets a quarantined device's readings count again, the held ones stay set aside."""
+
+    @abc.abstractmethod
+    def ListRefusals(
+        self,
+        request: city.metering.v1.metering_service_pb2.ListRefusalsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[city.metering.v1.metering_service_pb2.ListRefusalsResponse, collections.abc.Awaitable[city.metering.v1.metering_service_pb2.ListRefusalsResponse]]:
+        """Refused packages by reason and device, newest first."""
 
     @abc.abstractmethod
     def CreateAppeal(
