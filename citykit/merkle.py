@@ -176,11 +176,7 @@ def batch_proof(hashes: SubtreeHash, indexes: Sequence[int], size: int) -> list[
     Raises:
         ProofError: the indexes are not of that form.
     """
-    if (
-        not indexes
-        or any(a >= b for a, b in pairwise(indexes))
-        or not 0 <= indexes[0] <= indexes[-1] < size
-    ):
+    if not indexes or any(a >= b for a, b in pairwise(indexes)) or not 0 <= indexes[0] <= indexes[-1] < size:
         raise ProofError(f"indexes must be sorted, different and below {size}")
     return list(_missing(hashes, indexes, 0, size))
 

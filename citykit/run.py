@@ -100,7 +100,7 @@ class Process:
         return not any(waiting) and all(self.world.bus.caught_up(item) for item in subscriptions)
 
     async def close_channels(self) -> None:
-        await asyncio.gather(*(channel.close() for channel in self._channels.values()))
+        await asyncio.gather(*(channel.close(None) for channel in self._channels.values()))
 
 
 @contextlib.asynccontextmanager

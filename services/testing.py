@@ -10,10 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import grpc.aio
-from joserfc import jwt
-from joserfc.jwk import OKPKey
-from nacl.signing import SigningKey
 
+from citykit.access import bearer_interceptors_of, mint, signing_key
 from citykit.bus.port import Bus
 from citykit.clock import ReplayClock
 from citykit.edge import MESSAGE_MAX_BYTES
@@ -51,7 +49,7 @@ class TestCity:
     def token(self, *, role: str, subject: str, audience: str, **claims: object) -> str:
         """An access token as identity would issue it (RFC 9068); `claims` override."""
         seed = derive_key(self.world.root_key, "identity", "token-signing")
-        key = token_key(seed)
+        key = signing_key(seed)
         now = int(time.time())
         body = {
             "iss": f"https://{self.world.settings.general.city}",
@@ -64,7 +62,7 @@ class TestCity:
             "client_id": "test",
             **claims,
         }
-        return jwt.encode({"alg": "Ed25519", "typ": "at+jwt", "kid": key.kid}, body, key, algorithms=["Ed25519"])
+        return mint(key, body)
 
     def dial(self, service: str, token: str | None = None) -> grpc.aio.Channel:
         """A channel as a service ("test") has it; with `token`, as its bearer."""
@@ -84,23 +82,8 @@ class TestCity:
         return all(head.size == head.anchored_size for head in heads.heads)
 
 
-def token_key(seed: bytes) -> OKPKey:
-    """The Ed25519 key of a seed as a JWK with its RFC 7638 thumbprint as kid."""
-    import base64  # noqa: PLC0415
-
-    def text(data: bytes) -> str:
-        return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
-
-    public = bytes(SigningKey(seed).verify_key)
-    key = OKPKey.import_key({"kty": "OKP", "crv": "Ed25519", "x": text(public), "d": text(seed)})
-    key.ensure_kid()
-    return key
-
-
 def bearer_channel(socket: str, token: str) -> grpc.aio.Channel:
     """A channel whose every call carries `token`."""
-    from citykit.access import bearer_interceptors_of  # noqa: PLC0415
-
     options = (
         ("grpc.max_receive_message_length", MESSAGE_MAX_BYTES),
         ("grpc.max_send_message_length", MESSAGE_MAX_BYTES),
@@ -122,6 +105,8 @@ async def embedded_city(
     chosen = settings or replace(CitySettings(), notary=NotarySettings(anchor_interval_s=0.05))
     clock = ReplayClock(start)
     source = randomness or seeded_randomness(7)
-    async with embedded_world(state, chosen, clock, source, contracts(services)) as world:
-        async with running(world, {**builders(services), **(more or {})}) as process:
-            yield TestCity(process, world, clock)
+    async with (
+        embedded_world(state, chosen, clock, source, contracts(services)) as world,
+        running(world, {**builders(services), **(more or {})}) as process,
+    ):
+        yield TestCity(process, world, clock)

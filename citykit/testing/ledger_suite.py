@@ -49,7 +49,9 @@ class LedgerSuite:
         first = await ledger.submit("counter", "add", args, submitter="tester", request_id="r")
         ledger = await reopen()
         assert await ledger.submit("counter", "add", args, submitter="tester", request_id="r") == first
-        again = [ledger.submit("counter", "add", {"key": "b", "by": 1}, submitter="tester", request_id="s") for _ in range(5)]
+        again = [
+            ledger.submit("counter", "add", {"key": "b", "by": 1}, submitter="tester", request_id="s") for _ in range(5)
+        ]
         assert len({receipt.transaction for receipt in await asyncio.gather(*again)}) == 1
         assert (await value(ledger, "a"), await value(ledger, "b")) == (2, 1)
 
