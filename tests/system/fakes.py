@@ -5,23 +5,22 @@ Real gRPC on a Unix socket; the access rules of the protos are enforced as the c
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import json
 import sys
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import grpc.aio
+from google.protobuf import descriptor_pool
+
 from city.access.v1 import access_pb2
 from city.identity.v1 import identity_service_pb2_grpc
 from city.metering.v1 import metering_service_pb2_grpc
 from city.notary.v1 import notary_service_pb2_grpc
 from city.simulation.v1 import simulation_service_pb2_grpc
-from google.protobuf import descriptor_pool
-
 from citykit.clock import ReplayClock
 from citykit.edge import EdgeInterceptor
 from citykit.errors import PermissionDenied, Unauthenticated
@@ -31,46 +30,14 @@ from citykit.settings import CitySettings
 from citykit.telemetry import logger
 from services.gateway.app.check import Checker
 from services.gateway.main import build
-from tests.system import fake_services
+from tests.system.fake_base import NOW, Asked, claims_of
+from tests.system.fake_metering import Metering
+from tests.system.fake_services import Identity, Notary, Simulation
 
-NOW = 1_478_606_400  # 2016-11-08T12:00:00Z
-FAR = 4_000_000_000
 VERIFIER = Path(__file__).with_name("fake_verifier.py")
 
 
-def fake_token(role: str, subject: str = "ada", audience: str = "gateway") -> str:
-    """A token of the form the gateway reads; only the fakes believe it."""
-    claims = json.dumps({"sub": subject, "aud": audience, "roles": [role], "exp": FAR}).encode()
-    return f"e30.{base64.urlsafe_b64encode(claims).rstrip(b'=').decode()}.fake"
-
-
-def claims_of(token: str) -> dict[str, Any]:
-    """Claims of a fake token.
-
-    Raises:
-        Unauthenticated: it is none.
-    """
-    parts = token.split(".")
-    if len(parts) != 3 or parts[2] != "fake":
-        raise Unauthenticated("the access token does not verify", reason="bad-token")
-    claims = json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
-    assert isinstance(claims, dict)
-    return claims
-
-
-@dataclass
-class Calls:
-    """What the fakes were asked, and what they shall raise instead of answering."""
-
-    requests: list[tuple[str, Any]] = field(default_factory=list)
-    errors: dict[str, Exception] = field(default_factory=dict)
-    answers: dict[tuple[str, str], tuple[bytes, Any]] = field(default_factory=dict)
-
-    def of(self, rpc: str) -> list[Any]:
-        return [request for name, request in self.requests if name == rpc]
-
-
-class _Access(grpc.aio.ServerInterceptor):  # type: ignore[misc,no-any-unimported,unused-ignore]
+class _Access(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the stubs only
     """The proto's access rule, over fake tokens."""
 
     async def intercept_service(self, continuation: Callable[..., Any], details: Any) -> Any:
@@ -91,9 +58,13 @@ class _Access(grpc.aio.ServerInterceptor):  # type: ignore[misc,no-any-unimporte
         return handler._replace(unary_unary=refuse)
 
 
+def _descriptors() -> Any:
+    return descriptor_pool.Default()  # type: ignore[no-untyped-call]
+
+
 def _refusal(details: Any) -> Exception | None:
     service, _, rpc = details.method.lstrip("/").partition("/")
-    method = descriptor_pool.Default().FindServiceByName(service).FindMethodByName(rpc)
+    method = _descriptors().FindServiceByName(service).FindMethodByName(rpc)
     rule = method.GetOptions().Extensions[access_pb2.access]
     if rule.public:
         return None
@@ -111,7 +82,7 @@ class FakeCity:
     """The gateway over fakes."""
 
     service: Service
-    calls: Calls
+    calls: Asked
     directory: Path
     clock: ReplayClock
 
@@ -120,14 +91,15 @@ class FakeCity:
         return self.service.http
 
 
-async def _server(socket: str, calls: Calls) -> grpc.aio.Server:
+async def _server(socket: str, calls: Asked, simulation: bool) -> grpc.aio.Server:
     server = grpc.aio.server(interceptors=[EdgeInterceptor(), _Access()])
-    fakes = fake_services.all_of(calls)
-    identity_service_pb2_grpc.add_IdentityServiceServicer_to_server(fakes["identity"], server)
-    metering_service_pb2_grpc.add_MeteringServiceServicer_to_server(fakes["metering"], server)
-    notary_service_pb2_grpc.add_NotaryServiceServicer_to_server(fakes["notary"], server)
-    if "simulation" in fakes:
-        simulation_service_pb2_grpc.add_SimulationServiceServicer_to_server(fakes["simulation"], server)
+    fakes: tuple[Any, ...] = (Identity, Metering, Notary, Simulation)
+    identity, metering, notary, simulated = (fake(calls) for fake in fakes)
+    identity_service_pb2_grpc.add_IdentityServiceServicer_to_server(identity, server)
+    metering_service_pb2_grpc.add_MeteringServiceServicer_to_server(metering, server)
+    notary_service_pb2_grpc.add_NotaryServiceServicer_to_server(notary, server)
+    if simulation:
+        simulation_service_pb2_grpc.add_SimulationServiceServicer_to_server(simulated, server)
     server.add_insecure_port(socket)
     await server.start()
     return server
@@ -162,12 +134,14 @@ def write_demo_logins(directory: Path) -> None:
 
 
 @contextlib.asynccontextmanager
-async def fake_city(directory: Path, settings: CitySettings | None = None) -> AsyncIterator[FakeCity]:
+async def fake_city(
+    directory: Path, settings: CitySettings | None = None, *, simulation: bool = True
+) -> AsyncIterator[FakeCity]:
     """The gateway, built as in the city, over fakes on a socket in `directory`."""
     settings = settings or CitySettings()
-    calls = Calls()
+    calls = Asked()
     socket = f"unix:{directory / 's'}"
-    server = await _server(socket, calls)
+    server = await _server(socket, calls, simulation)
     write_demo_logins(directory)
     clock = ReplayClock(NOW)
     channel = grpc.aio.insecure_channel(socket)
@@ -182,5 +156,5 @@ async def fake_city(directory: Path, settings: CitySettings | None = None) -> As
     finally:
         if service.stop:
             await service.stop()
-        await channel.close()
+        await channel.close(None)
         await server.stop(None)

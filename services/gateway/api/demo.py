@@ -7,14 +7,14 @@ import time
 from fastapi import APIRouter
 
 from citykit.errors import PermissionDenied
-from services.gateway.api import models
+from services.gateway.api import bodies, models
 from services.gateway.api.parameters import Here
 
 router = APIRouter(tags=["demo"])
 
 
 @router.post("/demo/session")
-async def open_demo_session(here: Here, login: models.DemoLogin) -> models.DemoSession:
+async def open_demo_session(here: Here, login: bodies.DemoLogin) -> models.DemoSession:
     """Gives the page a token as one of the demo's people, for instance `resident:ada`. Refused outside a demo (403)."""
     if here.demo is None:
         raise PermissionDenied("this city is no demo; sign in at /oidc/authorize", reason="not-a-demo")

@@ -21,4 +21,4 @@ def document(
 
 
 def _matches(sent: str, etag: str) -> bool:
-    return any(item.strip().removeprefix("W/") in {etag, "*"} for item in sent.split(","))
+    return any(item.strip().removeprefix("W/") in (etag, "*") for item in sent.split(","))

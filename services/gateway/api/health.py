@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from city.identity.v1 import identity_service_pb2 as identity
-from city.metering.v1 import metering_service_pb2 as metering
-from city.notary.v1 import notary_service_pb2 as notary
 from fastapi import APIRouter, Response
 from fastapi.responses import JSONResponse
 from google.protobuf.message import Message
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from city.identity.v1 import identity_service_pb2 as identity
+from city.metering.v1 import metering_service_pb2 as metering
+from city.notary.v1 import notary_service_pb2 as notary
 from citykit import telemetry
 from citykit.errors import CityError
 from services.gateway.api import models

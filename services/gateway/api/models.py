@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import date, datetime
+from datetime import datetime
 from typing import Annotated, Any, Literal, TypeVar
 
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, Field
 
-SAFE = 2**53 - 1
-Text = Annotated[str, StringConstraints(min_length=1, max_length=2_000)]
-Short = Annotated[str, StringConstraints(min_length=1, max_length=200)]
-Count = Annotated[int, Field(ge=0, le=SAFE)]
-Hex64 = Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
 NextPage = Annotated[str, Field(description="Hand it back as `page_token`; empty: this was the last page.")]
 M = TypeVar("M", bound=BaseModel)
 
@@ -26,12 +21,6 @@ def view(model: type[M], message: Message, **more: Any) -> M:
 
 class Out(BaseModel):
     """What is answered."""
-
-
-class In(BaseModel):
-    """What is asked: unknown fields are refused, so that a misspelt one is not lost."""
-
-    model_config = ConfigDict(extra="forbid")
 
 
 # --- the city ------------------------------------------------------------------------------------
@@ -95,14 +84,6 @@ class Replay(Out):
 
 class Faults(Out):
     faults: list[str]
-
-
-class SetFaults(In):
-    faults: list[Short] = Field(
-        max_length=50,
-        description="All that shall be on; what is not named is switched off.",
-        examples=[["forged", "stuck"]],
-    )
 
 
 # --- logs ----------------------------------------------------------------------------------------
@@ -170,18 +151,6 @@ class Person(Out):
     created_at: datetime | None = None
 
 
-Role = Literal["resident", "contractor", "operator", "billing", "registrar", "auditor"]
-
-
-class NewPerson(In):
-    login: Annotated[str, StringConstraints(pattern="^[a-z0-9-]{2,40}$")] = Field(examples=["ada"])
-    display_name: Short = Field(examples=["Ada"])
-    roles: list[Role] = Field(min_length=1, max_length=6, examples=[["resident"]])
-    password: Annotated[str, StringConstraints(max_length=200)] = Field(
-        default="", description="At least 12 characters; empty where an outside issuer does the login."
-    )
-
-
 class PairwiseSubject(Out):
     subject: str
 
@@ -200,13 +169,6 @@ class Consents(Out):
     next_page_token: NextPage
 
 
-class NewConsent(In):
-    purpose: Short = Field(examples=["energy advice"])
-    recipient: Short = Field(
-        description="Who may use the data: a service or an organisation.", examples=["forecasting"]
-    )
-
-
 class Access(Out):
     """Somebody looked at the caller's data."""
 
@@ -219,10 +181,6 @@ class Access(Out):
 class Accesses(Out):
     accesses: list[Access]
     next_page_token: NextPage
-
-
-class Erasure(In):
-    confirm_login: Short = Field(description="The caller's login again, as a guard against a slip.", examples=["ada"])
 
 
 class Erased(Out):
@@ -252,26 +210,9 @@ class Devices(Out):
     next_page_token: NextPage
 
 
-class Voucher(In):
-    document: Annotated[str, StringConstraints(max_length=10_000)] = Field(description="Canonical JSON of the voucher.")
-    signature: Annotated[str, StringConstraints(pattern="^[0-9a-f]{128}$")] = Field(
-        description="The manufacturer's, hex."
-    )
-    manufacturer: Short
-
-
-class NewDevices(In):
-    vouchers: list[Voucher] = Field(min_length=1, max_length=1_000, description="All are registered, or none.")
-
-
 class RegisteredDevices(Out):
     devices: list[Device]
     transaction: str
-
-
-class Revocation(In):
-    reason: Text = Field(examples=["stolen"])
-    last_sequence: Count = Field(description="The last sequence number that counts.")
 
 
 # --- metering ------------------------------------------------------------------------------------
@@ -286,17 +227,6 @@ class Contract(Out):
 
 class Contracts(Out):
     contracts: list[Contract]
-
-
-class NewContract(In):
-    meter_point: Short = Field(examples=["mp-0001"])
-    subject: Short = Field(description="The resident's pseudonym at metering.", examples=["5f0c2ab19d3e4417"])
-    tariff: Short = Field(examples=["homes-2016"])
-    from_date: date
-
-
-class ContractEnd(In):
-    to_date: date = Field(description="The first day that is no longer supplied, local.")
 
 
 class UsagePoint(Out):
@@ -315,10 +245,6 @@ class Tariffs(Out):
     """Published tariffs, each as on the ledger (docs/PROOFS.md)."""
 
     tariffs: list[dict[str, Any]]
-
-
-class NewTariff(In):
-    tariff: dict[str, Any] = Field(description="docs/PROOFS.md, Tariff.")
 
 
 class Published(Out):
@@ -354,6 +280,22 @@ class Quarantine(Out):
     next_page_token: NextPage
 
 
+class Released(Out):
+    released: int = Field(description="Quarantine entries closed.")
+
+
+class Refusal(Out):
+    reason: str = Field(examples=["bad-signature"])
+    device: str = Field(description="Empty where the package did not prove which device it is of.")
+    count: int
+    last_at: datetime | None = None
+    message: str
+
+
+class Refusals(Out):
+    entries: list[Refusal]
+
+
 class Appeal(Out):
     """A resident says that a set-aside reading was right."""
 
@@ -369,18 +311,6 @@ class Appeal(Out):
 class Appeals(Out):
     appeals: list[Appeal]
     next_page_token: NextPage
-
-
-class NewAppeal(In):
-    meter_point: Short = Field(examples=["mp-0001"])
-    from_time: datetime
-    to_time: datetime
-    statement: Text = Field(examples=["We charged the car that night."])
-
-
-class Decision(In):
-    granted: bool
-    reason: Text
 
 
 class Bill(Out):
@@ -402,20 +332,20 @@ class Bills(Out):
     next_page_token: NextPage
 
 
-class BillingRun(In):
-    from_date: date
-    to_date: date = Field(description="Exclusive.")
+class OneRun(Out):
+    id: str
+    tariff: str
+    version: int
+    bills: int
+    transaction: str
 
 
 class BillingRunDone(Out):
-    run: str
+    run: str = Field(description="The first run; a period has one run for each tariff.")
     bills: int
     transaction: str
+    runs: list[OneRun]
     left_out: list[str] = Field(description="`meter point: why`.")
-
-
-class Correction(In):
-    reason: Text
 
 
 class CheckStep(Out):
@@ -434,10 +364,6 @@ class Check(Out):
 
 
 # --- demo and health -----------------------------------------------------------------------------
-class DemoLogin(In):
-    as_: Short = Field(alias="as", examples=["resident:ada"])
-
-
 class DemoSession(Out):
     access_token: str
     token_type: Literal["Bearer"] = "Bearer"  # noqa: S105 - the name of a kind

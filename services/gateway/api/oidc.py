@@ -13,10 +13,10 @@ from http import HTTPStatus
 from typing import Annotated, Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
-from city.identity.v1 import identity_service_pb2 as identity
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
 
+from city.identity.v1 import identity_service_pb2 as identity
 from citykit.errors import CityError, InvalidArgument, PermissionDenied, Unauthenticated
 from services.gateway.api.edge import CONTENT_SECURITY_POLICY
 from services.gateway.api.login_page import login_page
@@ -67,6 +67,7 @@ async def get_jwks(here: Here) -> Response:
 
 @router.get("/oidc/authorize", response_class=HTMLResponse, responses=_HTML)
 async def show_login(
+    request: Request,
     here: Here,
     response_type: Annotated[str, Query(pattern="^code$", description="Only `code`.")],
     client_id: Asked,
@@ -88,7 +89,7 @@ async def show_login(
         "code_challenge": code_challenge,
         "code_challenge_method": code_challenge_method,
     }
-    return _page(here, asked)
+    return _page(request, here, asked)
 
 
 @router.post(
@@ -109,7 +110,7 @@ async def log_in(request: Request, here: Here) -> Response:
     try:
         answer = await here.calls.ask("identity", "Authorize", _authorize(here, request, sent))
     except Unauthenticated:
-        return _page(here, asked, wrong=True)
+        return _page(request, here, asked, wrong=True)
     back = {"code": answer.code, "iss": here.issuer} | ({"state": asked["state"]} if asked["state"] else {})
     glue = "&" if urlsplit(asked["redirect_uri"]).query else "?"
     response = RedirectResponse(asked["redirect_uri"] + glue + urlencode(back), status_code=303)
@@ -196,14 +197,15 @@ def _authorize(here: Here, request: Request, sent: Mapping[str, str]) -> identit
     return identity.AuthorizeRequest(throttle_key=throttle_key, **{name: sent.get(name, "") for name in fields})
 
 
-def _page(here: Here, asked: Mapping[str, str], *, wrong: bool = False) -> HTMLResponse:
+def _page(request: Request, here: Here, asked: Mapping[str, str], *, wrong: bool = False) -> HTMLResponse:
     browser = here.randomness(16).hex()
     html = login_page(here.general.city, {**asked, "form": _proof(here, browser, asked)}, wrong=wrong)
     policy = CONTENT_SECURITY_POLICY.replace(
         "form-action 'self'", f"form-action 'self'{_origin(asked['redirect_uri'])}"
     )
     response = HTMLResponse(html, 401 if wrong else 200, headers={"Content-Security-Policy": policy})
-    response.set_cookie(COOKIE, browser, max_age=600, path="/oidc", httponly=True, samesite="strict")
+    secure = request.url.scheme == "https"
+    response.set_cookie(COOKIE, browser, max_age=600, path="/oidc", secure=secure, httponly=True, samesite="strict")
     return response
 
 

@@ -25,8 +25,7 @@ _bearer = HTTPBearer(
 
 def parts_of(request: Request) -> Parts:
     """What the application was built with."""
-    parts = request.app.state.parts
-    assert isinstance(parts, Parts)
+    parts: Parts = request.app.state.parts
     return parts
 
 
@@ -55,6 +54,10 @@ def _request_id(
     ],
 ) -> str:
     return request_id(token, idempotency_key)
+
+
+YEAR_9999 = 253_370_764_800
+"""Its first second; datetimes end soon after."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +111,7 @@ def timestamp(moment: datetime, field: str) -> Timestamp:
         seconds = int(moment.astimezone(UTC).timestamp())
     except (OverflowError, ValueError):
         seconds = -1
-    if not 0 <= seconds < 253_370_764_800:
+    if not 0 <= seconds < YEAR_9999:
         raise InvalidArgument(f"{field} must lie between 1970 and 9998", field=field)
     return Timestamp(seconds=seconds)
 

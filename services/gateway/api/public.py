@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from typing import Annotated
 
+from fastapi import APIRouter, Path, Query, Request, Response
+
 from city.metering.v1 import metering_service_pb2 as metering
 from city.notary.v1 import notary_service_pb2 as notary
 from city.simulation.v1 import simulation_service_pb2 as simulation
-from fastapi import APIRouter, Path, Query, Request, Response
-
 from citykit.clock import iso
-from services.gateway.api import models
+from services.gateway.api import bodies, models
 from services.gateway.api.documents import document
 from services.gateway.api.parameters import Here, LogName, TransactionId
 
@@ -67,8 +67,8 @@ async def get_head(here: Here, log: LogName) -> models.Head:
 async def get_inclusion(
     here: Here,
     log: LogName,
-    index: Annotated[int, Query(ge=0, le=models.SAFE, description="Of the entry, from 0.")],
-    size: Annotated[int, Query(ge=0, le=models.SAFE, description="Tree size; 0: the newest anchored.")] = 0,
+    index: Annotated[int, Query(ge=0, le=bodies.SAFE, description="Of the entry, from 0.")],
+    size: Annotated[int, Query(ge=0, le=bodies.SAFE, description="Tree size; 0: the newest anchored.")] = 0,
 ) -> models.InclusionProof:
     """Proof that an entry is in the log."""
     request = notary.GetInclusionProofRequest(log=log, index=index, size=size)
@@ -79,8 +79,8 @@ async def get_inclusion(
 async def get_consistency(
     here: Here,
     log: LogName,
-    from_size: Annotated[int, Query(ge=0, le=models.SAFE, description="The smaller tree.")],
-    to_size: Annotated[int, Query(ge=0, le=models.SAFE, description="The larger tree; 0: the newest anchored.")] = 0,
+    from_size: Annotated[int, Query(ge=0, le=bodies.SAFE, description="The smaller tree.")],
+    to_size: Annotated[int, Query(ge=0, le=bodies.SAFE, description="The larger tree; 0: the newest anchored.")] = 0,
 ) -> models.ConsistencyProof:
     """Proof that the log only grew between two sizes."""
     request = notary.GetConsistencyProofRequest(log=log, from_size=from_size, to_size=to_size)

@@ -6,13 +6,13 @@ import json
 from collections.abc import AsyncIterator
 from typing import Annotated, Any, Literal
 
-from city.identity.v1 import identity_service_pb2 as identity
-from city.metering.v1 import metering_service_pb2 as metering
-from city.notary.v1 import notary_service_pb2 as notary
 from fastapi import APIRouter, Body, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
-from services.gateway.api import models
+from city.identity.v1 import identity_service_pb2 as identity
+from city.metering.v1 import metering_service_pb2 as metering
+from city.notary.v1 import notary_service_pb2 as notary
+from services.gateway.api import bodies, models
 from services.gateway.api.documents import document
 from services.gateway.api.parameters import (
     AppealId,
@@ -67,7 +67,7 @@ async def list_consents(here: Here, token: Token, page: Paging) -> models.Consen
 
 
 @router.post("/me/consents", status_code=201)
-async def record_consent(here: Here, token: Token, request_id: RequestId, new: models.NewConsent) -> models.Consent:
+async def record_consent(here: Here, token: Token, request_id: RequestId, new: bodies.NewConsent) -> models.Consent:
     """Agrees to one use of the caller's data by one recipient; gives a receipt."""
     request = identity.RecordConsentRequest(request_id=request_id, purpose=new.purpose, recipient=new.recipient)
     return models.view(models.Consent, (await here.calls.ask("identity", "RecordConsent", request, token)).consent)
@@ -97,7 +97,7 @@ async def export_my_data(request: Request, here: Here, token: Token) -> Response
 
 
 @router.post("/me/erasure", tags=["contractor"])
-async def erase_me(here: Here, token: Token, request_id: RequestId, erasure: models.Erasure) -> models.Erased:
+async def erase_me(here: Here, token: Token, request_id: RequestId, erasure: bodies.Erasure) -> models.Erased:
     """Destroys the caller's rows and salts everywhere; every log still verifies (GDPR, article 17). Cannot be undone."""
     request = identity.EraseMeRequest(request_id=request_id, confirm_login=erasure.confirm_login)
     answer = await here.calls.ask("identity", "EraseMe", request, token, timeout_s=LONG_DEADLINE_S)
@@ -198,7 +198,7 @@ async def list_appeals(here: Here, token: Token, page: Paging) -> models.Appeals
 
 @router.post("/appeals", status_code=201)
 async def create_appeal(
-    here: Here, token: Token, request_id: RequestId, new: Annotated[models.NewAppeal, Body()]
+    here: Here, token: Token, request_id: RequestId, new: Annotated[bodies.NewAppeal, Body()]
 ) -> models.Appeal:
     """Says that readings were set aside wrongly; an operator decides with reasons."""
     request = metering.CreateAppealRequest(
@@ -213,7 +213,7 @@ async def create_appeal(
 
 @router.post("/appeals/{appeal}/decision", tags=["staff"])
 async def decide_appeal(
-    here: Here, token: Token, request_id: RequestId, appeal: AppealId, decision: models.Decision
+    here: Here, token: Token, request_id: RequestId, appeal: AppealId, decision: bodies.Decision
 ) -> models.Appeal:
     """An operator grants or refuses an appeal."""
     request = metering.DecideAppealRequest(
@@ -224,8 +224,8 @@ async def decide_appeal(
 
 async def _bill(here: Here, token: str, bill: str, purpose: str) -> metering.Bill:
     answer = await here.calls.ask("metering", "GetBill", metering.GetBillRequest(bill=bill, purpose=purpose), token)
-    assert isinstance(answer.bill, metering.Bill)
-    return answer.bill
+    bill_found: metering.Bill = answer.bill
+    return bill_found
 
 
 async def _bundle(here: Here, token: str, bill: str, purpose: str) -> bytes:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 from typing import Annotated, Literal
 
+from fastapi import APIRouter, Query
+
 from city.access.v1 import access_pb2
 from city.identity.v1 import identity_service_pb2 as identity
 from city.metering.v1 import metering_service_pb2 as metering
 from city.notary.v1 import notary_service_pb2 as notary
 from city.simulation.v1 import simulation_service_pb2 as simulation
-from fastapi import APIRouter, Query
-
 from citykit.errors import InvalidArgument
-from services.gateway.api import models
+from services.gateway.api import bodies, models
 from services.gateway.api.parameters import (
     BillId,
     ContractId,
@@ -38,6 +38,24 @@ async def list_quarantine(here: Here, token: Token, page: Paging) -> models.Quar
     return models.view(models.Quarantine, await here.calls.ask("metering", "ListQuarantine", request, token))
 
 
+@router.post("/quarantine/{device}/release")
+async def release_device(
+    here: Here, token: Token, request_id: RequestId, device: DeviceId, release: bodies.Release
+) -> models.Released:
+    """Lets a device's readings count again; the held ones stay set aside."""
+    request = metering.ReleaseDeviceRequest(request_id=request_id, device=device, decision=release.decision)
+    return models.view(models.Released, await here.calls.ask("metering", "ReleaseDevice", request, token))
+
+
+@router.get("/refusals")
+async def list_refusals(
+    here: Here, token: Token, page_size: Annotated[int, Query(ge=1, le=1_000, description="Rows at most.")] = 100
+) -> models.Refusals:
+    """Packages that were refused, by reason and device, newest first."""
+    request = metering.ListRefusalsRequest(page_size=page_size)
+    return models.view(models.Refusals, await here.calls.ask("metering", "ListRefusals", request, token))
+
+
 @router.get("/meters")
 async def list_meter_states(here: Here, token: Token, page: Paging) -> models.MeterStates:
     """The newest state of each meter."""
@@ -46,7 +64,7 @@ async def list_meter_states(here: Here, token: Token, page: Paging) -> models.Me
 
 
 @router.put("/faults")
-async def set_faults(here: Here, token: Token, wanted: models.SetFaults) -> models.Faults:
+async def set_faults(here: Here, token: Token, wanted: bodies.SetFaults) -> models.Faults:
     """Switches the demo's faults: the whole set, so that repeating it changes nothing. Absent outside a demo (404)."""
     request = simulation.SetFaultsRequest(faults=wanted.faults)
     return models.view(models.Faults, await here.calls.ask("simulation", "SetFaults", request, token))
@@ -60,7 +78,7 @@ async def check_logs(here: Here, token: Token) -> models.LogCheck:
 
 
 @router.post("/tariffs", status_code=201)
-async def publish_tariff(here: Here, token: Token, request_id: RequestId, new: models.NewTariff) -> models.Published:
+async def publish_tariff(here: Here, token: Token, request_id: RequestId, new: bodies.NewTariff) -> models.Published:
     """Publishes a tariff on the ledger; a published one never changes."""
     text = json.dumps(new.tariff, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     if not text.isprintable():
@@ -70,7 +88,7 @@ async def publish_tariff(here: Here, token: Token, request_id: RequestId, new: m
 
 
 @router.post("/contracts", status_code=201)
-async def create_contract(here: Here, token: Token, request_id: RequestId, new: models.NewContract) -> models.Contract:
+async def create_contract(here: Here, token: Token, request_id: RequestId, new: bodies.NewContract) -> models.Contract:
     """Somebody moves in. A registrar finds the subject: GET /api/v1/pairwise-subjects."""
     contract = metering.Contract(
         meter_point=new.meter_point, subject=new.subject, tariff=new.tariff, from_date=new.from_date.isoformat()
@@ -81,7 +99,7 @@ async def create_contract(here: Here, token: Token, request_id: RequestId, new: 
 
 @router.post("/contracts/{contract}/end")
 async def end_contract(
-    here: Here, token: Token, request_id: RequestId, contract: ContractId, end: models.ContractEnd
+    here: Here, token: Token, request_id: RequestId, contract: ContractId, end: bodies.ContractEnd
 ) -> models.Contract:
     """Somebody moves out; the last bill runs to that day."""
     request = metering.EndContractRequest(request_id=request_id, contract=contract, to_date=end.to_date.isoformat())
@@ -90,7 +108,7 @@ async def end_contract(
 
 @router.post("/billing-runs", status_code=201)
 async def run_billing(
-    here: Here, token: Token, request_id: RequestId, period: models.BillingRun
+    here: Here, token: Token, request_id: RequestId, period: bodies.BillingRun
 ) -> models.BillingRunDone:
     """Closes a period: a bill for every complete contract, one decision on the ledger."""
     request = metering.RunBillingRequest(
@@ -102,7 +120,7 @@ async def run_billing(
 
 @router.post("/bills/{bill}/correction", status_code=201)
 async def correct_bill(
-    here: Here, token: Token, request_id: RequestId, bill: BillId, correction: models.Correction
+    here: Here, token: Token, request_id: RequestId, bill: BillId, correction: bodies.Correction
 ) -> models.Bill:
     """Issues a new document that replaces a bill after late or released readings."""
     request = metering.CorrectBillRequest(request_id=request_id, bill=bill, reason=correction.reason)
@@ -118,7 +136,7 @@ async def list_devices(here: Here, token: Token, page: Paging) -> models.Devices
 
 @router.post("/devices", status_code=201)
 async def register_devices(
-    here: Here, token: Token, request_id: RequestId, new: models.NewDevices
+    here: Here, token: Token, request_id: RequestId, new: bodies.NewDevices
 ) -> models.RegisteredDevices:
     """Registers devices from manufacturer vouchers, all or none, in one ledger transaction."""
     vouchers = [
@@ -140,7 +158,7 @@ async def get_device(here: Here, token: Token, device: DeviceId) -> models.Devic
 
 @router.post("/devices/{device}/revocation")
 async def revoke_device(
-    here: Here, token: Token, request_id: RequestId, device: DeviceId, revocation: models.Revocation
+    here: Here, token: Token, request_id: RequestId, device: DeviceId, revocation: bodies.Revocation
 ) -> models.Device:
     """Takes a device out of service; what it signed up to `last_sequence` still counts."""
     request = identity.RevokeDeviceRequest(
@@ -150,7 +168,7 @@ async def revoke_device(
 
 
 @router.post("/people", status_code=201)
-async def create_person(here: Here, token: Token, request_id: RequestId, new: models.NewPerson) -> models.Person:
+async def create_person(here: Here, token: Token, request_id: RequestId, new: bodies.NewPerson) -> models.Person:
     """Registers a person with roles."""
     request = identity.CreatePersonRequest(
         request_id=request_id,

@@ -10,13 +10,13 @@ from typing import Any
 
 import grpc
 import grpc.aio
+from google.protobuf.message import Message
+
 from city.identity.v1 import identity_service_pb2 as identity
 from city.identity.v1.identity_service_pb2_grpc import IdentityServiceStub
 from city.metering.v1.metering_service_pb2_grpc import MeteringServiceStub
 from city.notary.v1.notary_service_pb2_grpc import NotaryServiceStub
 from city.simulation.v1.simulation_service_pb2_grpc import SimulationServiceStub
-from google.protobuf.message import Message
-
 from citykit.edge import city_error
 from citykit.errors import CityError, NotFound
 from citykit.service import Dial

@@ -14,7 +14,7 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from citykit.errors import ResourceExhausted, Unavailable
 
@@ -108,9 +108,9 @@ def _write(folder: Path, bundle: bytes, trust: bytes) -> None:
 
 
 async def _bounded(process: asyncio.subprocess.Process) -> bytes:
-    assert process.stdout is not None
+    pipe = cast(asyncio.StreamReader, process.stdout)
     output = b""
-    while chunk := await process.stdout.read(65_536):
+    while chunk := await pipe.read(65_536):
         output += chunk
         if len(output) > OUTPUT_MAX:
             raise Unavailable("the verifier printed more than 1 MiB; run it yourself: " + COMMAND)
@@ -128,7 +128,7 @@ def _read(output: bytes, exit_code: int) -> Checked:
     try:
         document = json.loads(output)
         steps = tuple(_step(item) for item in _steps(document))
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, LookupError, TypeError, AttributeError):
         raise Unavailable(f"the verifier's answer could not be read (exit code {exit_code}): {COMMAND}") from None
     return Checked(ok=exit_code == 0 and bool(steps) and all(step.ok for step in steps), steps=steps)
 

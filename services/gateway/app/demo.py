@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from city.identity.v1 import identity_service_pb2 as identity
-
 from citykit.errors import NotFound, Unavailable
 from citykit.ids import Randomness
 from services.gateway.app.calls import Calls

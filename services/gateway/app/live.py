@@ -17,7 +17,6 @@ from typing import Any
 from city.metering.v1 import metering_service_pb2 as metering
 from city.notary.v1 import notary_service_pb2 as notary
 from city.simulation.v1 import simulation_service_pb2 as simulation
-
 from citykit import telemetry
 from citykit.clock import Clock, iso
 from citykit.errors import CityError, ResourceExhausted

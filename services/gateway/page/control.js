@@ -1,7 +1,7 @@
 // The control room: quarantine and faults, as an operator.
 
 import { all, ask, tell } from "./api.js";
-import { byId, el, empty, failed, plural, put, when } from "./dom.js";
+import { byId, el, empty, failed, number, plural, put, when } from "./dom.js";
 
 const FAULTS = {
   forged: "Packages with a signature that does not hold",
@@ -15,15 +15,22 @@ const FAULTS = {
   flood: "One device that sends far too much",
 };
 
+/** Whether these rows are shown already, so that nothing moves under a reader. */
+function same(id, entries) {
+  const rows = JSON.stringify(entries);
+  const unchanged = byId(id).dataset.rows === rows;
+  byId(id).dataset.rows = rows;
+  return unchanged;
+}
+
 /** The devices whose readings are set aside. */
 export async function loadQuarantine(who) {
   try {
     const entries = await all("/api/v1/quarantine", who, "entries");
-    const rows = JSON.stringify(entries);
-    if (byId("quarantine").dataset.rows === rows) return;
-    byId("quarantine").dataset.rows = rows;
+    if (same("quarantine", entries)) return;
     put("quarantine", entries.length ? el("ul", { class: "entries" }, ...entries.map(entry)) : empty("Nothing is set aside: every reading so far is believable."));
   } catch (error) {
+    delete byId("quarantine").dataset.rows;
     put("quarantine", failed(error, () => loadQuarantine(who)));
   }
 }
@@ -34,6 +41,25 @@ function entry(item) {
     el("div", { class: "split" }, el("h3", {}, item.meter_point, " ", el("span", { class: "muted small" }, item.device)), state),
     el("p", {}, el("b", {}, item.reason), item.explanation ? `: ${item.explanation}` : ""),
     el("p", { class: "muted small" }, `since ${item.since ? when(item.since, "moment") : "–"} · ${plural(item.readings, "reading", "readings")} set aside`));
+}
+
+/** Packages that were refused, by reason and device. */
+export async function loadRefusals(who) {
+  try {
+    const { entries } = await ask("/api/v1/refusals", who);
+    if (same("refusals", entries)) return;
+    const rows = entries.map((item) => el("tr", {},
+      el("th", { scope: "row" }, el("b", {}, item.reason), el("span", { class: "muted small" }, item.message)),
+      el("td", {}, item.device || "device not proven"),
+      el("td", {}, number(item.count))));
+    const names = ["Reason", "Device", "Packages"].map((name) => el("th", { scope: "col" }, name));
+    put("refusals", rows.length
+      ? el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Refused packages" }, el("table", { class: "lines" }, el("thead", {}, el("tr", {}, ...names)), el("tbody", {}, ...rows)))
+      : empty("None so far."));
+  } catch (error) {
+    delete byId("refusals").dataset.rows;
+    put("refusals", failed(error, () => loadRefusals(who)));
+  }
 }
 
 /** The switches, and what each fault acts on now. */

@@ -2,7 +2,7 @@
 
 import { watch } from "./api.js";
 import { loadCity, loadLoad, loadNeighbourhood, loadStates, showLive, slotOf } from "./city.js";
-import { loadFaults, loadQuarantine, updateFaults } from "./control.js";
+import { loadFaults, loadQuarantine, loadRefusals, updateFaults } from "./control.js";
 import { byId, empty, failed, put, say } from "./dom.js";
 import { loadAccesses, loadBill, loadUsage, openHome, setNow } from "./home.js";
 
@@ -64,7 +64,7 @@ async function round() {
 async function openControl() {
   if (view.control || !has(OPERATOR, "control-state", "staff with the operator's role")) return;
   try {
-    await Promise.all([loadQuarantine(OPERATOR), loadFaults(OPERATOR), loadStates(OPERATOR)]);
+    await Promise.all([loadQuarantine(OPERATOR), loadRefusals(OPERATOR), loadFaults(OPERATOR), loadStates(OPERATOR)]);
     view.control = true;
     put("control-state");
     say("control-who", "as an operator sees it");
@@ -92,7 +92,7 @@ function has(login, place, whom) {
   return false;
 }
 
-const freshControl = () => Promise.all([loadQuarantine(OPERATOR), loadStates(OPERATOR)]);
+const freshControl = () => Promise.all([loadQuarantine(OPERATOR), loadRefusals(OPERATOR), loadStates(OPERATOR)]);
 
 function freshHome() {
   setNow(view.live.city_time);
