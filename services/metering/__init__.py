@@ -1,0 +1,1 @@
+"""Electricity meters: signed readings in, proven bills out."""

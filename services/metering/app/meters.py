@@ -1,0 +1,64 @@
+"""What plausibility remembers of each meter, in memory; rebuilt from stored readings when a device is first heard. Called by ingest."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable
+
+from sqlalchemy import Connection
+
+from citykit.store.port import Store
+from services.metering.app.fleet import Device
+from services.metering.domain import plausibility
+from services.metering.domain.plausibility import Meter
+from services.metering.domain.slots import DAY_S, SLOT_S
+from services.metering.store import packages as stored
+
+METERS_MAX = 20_000
+REBUILD_DAYS = 35
+
+
+class Meters:
+    """Bounded to 20,000 meters; the one not heard for longest is forgotten (and rebuilt when heard again)."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._meters: OrderedDict[str, Meter] = OrderedDict()
+
+    async def load(self, devices: Iterable[Device], now: int) -> None:
+        """Makes sure that the states of `devices` are there."""
+        missing = [device for device in devices if device.id not in self._meters]
+        if missing:
+            self._meters.update(await self._store.read(lambda c: {d.id: _rebuilt(c, d, now) for d in missing}))
+            while len(self._meters) > METERS_MAX:
+                self._meters.popitem(last=False)
+
+    def draft(self, device: str) -> Meter:
+        """A copy to judge with."""
+        return plausibility.copied(self._meters[device])
+
+    def keep(self, device: str, meter: Meter) -> None:
+        """Takes over a copy whose readings are durable."""
+        self._meters[device] = meter
+        self._meters.move_to_end(device)
+
+    def release(self, device: str) -> None:
+        """Starts a device's history anew: its readings were found right."""
+        meter = self._meters.get(device)
+        if meter is not None:
+            plausibility.released(meter)
+
+    def forget(self, device: str) -> None:
+        """Drops a state; it is rebuilt from what the store says now."""
+        self._meters.pop(device, None)
+
+
+def _rebuilt(connection: Connection, device: Device, now: int) -> Meter:
+    point, offsets = device.meter_point, device.offsets
+    assert point is not None and offsets is not None  # noqa: S101 - ingest refuses devices without a meter point before
+    meter = Meter(point.max_slot_wh)
+    since = (now - REBUILD_DAYS * DAY_S) // SLOT_S * SLOT_S
+    readings = stored.recent_readings(connection, device.id, point.id, since)
+    plausibility.judge(meter, [(slot, wh) for slot, wh, _ in readings], offsets)
+    meter.open = stored.open_reason(connection, device.id)
+    return meter

@@ -1,0 +1,159 @@
+"""Is a reading believable? Judged at the on-ramp against the meter's physical limit and its own weekly profile; integers only.
+
+A reading that is not believable is set aside with a reason; it is stored and provable, but does not count until an appeal is granted.
+Readings set aside never change the profile they are judged by. The rules, in this order:
+
+out-of-range  below 0 Wh, or above the physical limit of the meter point.
+rate          differs from the slot before by more than RATE_PERCENT of the physical limit.
+stuck         the same value of STUCK_MIN_WH or more STUCK_RUN times in a row where the profile says that it should have moved (the standby of a home
+              may repeat for hours at a time of day when it always does), or STUCK_ALWAYS times in a row whatever the profile says.
+spike         more than SPIKE_PEAK times the highest value that counted so far, SPIKE_PROFILE times the profile around this time of the
+              week, and SPIKE_FLOOR_PERCENT of the limit; after a week of history.
+drift         for DRIFT_DAYS complete days in a row both the day's sum and its standby (the LOW_RANKth lowest slot) lie above, or both
+              below, what the three weeks before had, by DRIFT_PERCENT. The device stays in quarantine until somebody decides.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from services.metering.domain.slots import DAY_S, SLOT_S, SLOTS_PER_WEEK, Offsets, week_slot
+
+OUT_OF_RANGE, RATE, STUCK, SPIKE, DRIFT = "out-of-range", "rate", "stuck", "spike", "drift"
+REASONS = (OUT_OF_RANGE, RATE, STUCK, SPIKE, DRIFT)
+
+RATE_PERCENT = 85
+STUCK_RUN, STUCK_ALWAYS, STUCK_SPREAD_PERCENT, STUCK_MIN_WH = 12, 48, 30, 10
+SPIKE_PEAK, SPIKE_PROFILE, SPIKE_FLOOR_PERCENT = 2, 6, 15
+HISTORY_MIN = SLOTS_PER_WEEK
+DRIFT_DAYS, DRIFT_PERCENT, DRIFT_MIN_WH, LOW_RANK = 5, 160, 15, 5
+BASE_DAYS, BASE_MIN, DAY_SLOTS_MIN = 21, 14, 40
+_DAYS_KEPT = BASE_DAYS + DRIFT_DAYS
+_SCALE = 16  # the profile keeps sixteenths of a Wh
+_WEIGHT = 4  # a new value counts a quarter of the profile's
+_NO_DAY = -1
+
+
+@dataclass(slots=True)
+class Meter:
+    """What is remembered of one meter between packages: bounded, rebuilt from stored readings at start.
+
+    Attributes:
+        week: profile of the 336 half hours of the local week, sixteenths of a Wh; -1 where nothing came yet.
+        days: (sum, standby) of complete days, oldest first, at most 26.
+        open: reason for which every new reading is held, or empty.
+    """
+
+    max_slot_wh: int
+    week: array[int] = field(default_factory=lambda: array("i", [-1]) * SLOTS_PER_WEEK)
+    seen: int = 0
+    peak: int = 0
+    last_slot: int = -1
+    last_wh: int = -1
+    run: int = 0
+    day: int = _NO_DAY
+    day_values: list[int] = field(default_factory=list)
+    days: list[tuple[int, int]] = field(default_factory=list)
+    open: str = ""
+
+
+def judge(meter: Meter, readings: Sequence[tuple[int, int]], offsets: Offsets) -> list[str]:
+    """Reasons ("" counts) of `readings`, (slot start, Wh) in order of time; `meter` moves on past them."""
+    return [_judge_one(meter, slot, wh, offsets.local(slot)) for slot, wh in readings]
+
+
+def copied(meter: Meter) -> Meter:
+    """A copy that can be judged with and thrown away when the readings are not stored after all."""
+    return Meter(
+        meter.max_slot_wh, meter.week[:], meter.seen, meter.peak, meter.last_slot, meter.last_wh, meter.run,
+        meter.day, meter.day_values.copy(), meter.days.copy(), meter.open,
+    )  # fmt: skip
+
+
+def released(meter: Meter) -> None:
+    """Starts the device's history anew after somebody found its readings right."""
+    meter.open, meter.run, meter.last_slot = "", 0, -1
+    meter.days.clear()
+    meter.day_values.clear()
+
+
+def _judge_one(meter: Meter, slot: int, wh: int, local: int) -> str:
+    if wh < 0 or wh > meter.max_slot_wh:
+        return OUT_OF_RANGE
+    if slot <= meter.last_slot:  # filled in later: the profile and the days are past it
+        return meter.open
+    index = week_slot(local)
+    follows = meter.last_slot + SLOT_S == slot
+    meter.run = meter.run + 1 if follows and wh == meter.last_wh and wh >= STUCK_MIN_WH else 1
+    jump = abs(wh - meter.last_wh) * 100 > meter.max_slot_wh * RATE_PERCENT if follows else False
+    reason = RATE if jump else _against_profile(meter, index, wh)
+    if reason not in (RATE, SPIKE):
+        meter.last_slot, meter.last_wh = slot, wh
+    if local // DAY_S != meter.day:
+        _close_day(meter, local // DAY_S)
+    reason = reason or meter.open
+    if reason in ("", DRIFT):
+        meter.day_values.append(wh)
+    if not reason:
+        _learn(meter, index, wh)
+    return reason
+
+
+def _against_profile(meter: Meter, index: int, wh: int) -> str:
+    if meter.run >= STUCK_RUN and _is_stuck(meter, index):
+        return STUCK
+    if wh > meter.peak * SPIKE_PEAK and meter.seen >= HISTORY_MIN and _is_spike(meter, index, wh):
+        return SPIKE
+    return ""
+
+
+def _is_stuck(meter: Meter, index: int) -> bool:
+    if meter.run >= STUCK_ALWAYS:
+        return True
+    expected = [meter.week[(index - back) % SLOTS_PER_WEEK] for back in range(STUCK_RUN)]
+    low, high = min(expected), max(expected)
+    return low >= 0 and (high - low) * 100 > high * STUCK_SPREAD_PERCENT
+
+
+def _is_spike(meter: Meter, index: int, wh: int) -> bool:
+    around = max(meter.week[(index + step) % SLOTS_PER_WEEK] for step in (-1, 0, 1))
+    above_profile = wh * _SCALE > around * SPIKE_PROFILE
+    return above_profile and wh * 100 > meter.max_slot_wh * SPIKE_FLOOR_PERCENT
+
+
+def _learn(meter: Meter, index: int, wh: int) -> None:
+    before = meter.week[index]
+    meter.week[index] = wh * _SCALE if before < 0 else before + (wh * _SCALE - before) // _WEIGHT
+    meter.seen += 1
+    meter.peak = max(meter.peak, wh)
+
+
+def _close_day(meter: Meter, day: int) -> None:
+    values = sorted(meter.day_values)
+    meter.day_values.clear()
+    meter.day = day
+    if len(values) < DAY_SLOTS_MIN:
+        return
+    meter.days.append((sum(values), values[LOW_RANK - 1]))
+    del meter.days[:-_DAYS_KEPT]
+    if not meter.open and _drifts(meter.days):
+        meter.open = DRIFT
+
+
+def _drifts(days: Sequence[tuple[int, int]]) -> bool:
+    base, recent = days[:-DRIFT_DAYS], days[-DRIFT_DAYS:]
+    if len(base) < BASE_MIN:
+        return False
+    usual_sum, usual_low = _median([total for total, _ in base]), _median([low for _, low in base])
+    above = all(_exceeds(total, usual_sum) and _exceeds(low, usual_low, DRIFT_MIN_WH) for total, low in recent)
+    return above or all(_exceeds(usual_sum, total) and _exceeds(usual_low, low, DRIFT_MIN_WH) for total, low in recent)
+
+
+def _exceeds(value: int, usual: int, by: int = 0) -> bool:
+    return value * 100 > usual * DRIFT_PERCENT and value - usual >= by
+
+
+def _median(values: Sequence[int]) -> int:
+    return sorted(values)[len(values) // 2]

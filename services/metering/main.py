@@ -1,0 +1,77 @@
+"""The only door into metering: `build(ctx)`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from city.metering.v1.metering_service_pb2_grpc import add_MeteringServiceServicer_to_server
+from citykit.bus.port import Subscription
+from citykit.service import Context, Job, Service, Servicer
+from services.metering import events
+from services.metering.api import MeteringServer, Parts
+from services.metering.app import erasure, fleet
+from services.metering.app.agreements import Agreements
+from services.metering.app.billing import Billing
+from services.metering.app.bills import Bills
+from services.metering.app.bundles import Bundles
+from services.metering.app.erasure import Erasure
+from services.metering.app.estimates import Estimates
+from services.metering.app.facts import Facts
+from services.metering.app.fleet import Fleet
+from services.metering.app.ingest import Ingest
+from services.metering.app.meters import Meters
+from services.metering.app.people import People
+from services.metering.app.quarantine import Quarantine
+from services.metering.app.refusals import Refusals
+from services.metering.app.usage import Usage
+from services.metering.store.tables import METADATA
+
+FULL_NAME = "city.metering.v1.MeteringService"
+
+
+def build(ctx: Context) -> Service:
+    """Assembles the service; nothing runs before `start`."""
+    store = ctx.open_store(METADATA, Path(__file__).parent / "migrations")
+    devices, meters, refusals, facts = Fleet(store, ctx.dial), Meters(store), Refusals(store), Facts(ctx.randomness)
+    people = People(store, ctx.dial, ctx.randomness, ctx.settings.general.zone)
+    settings = ctx.settings.metering
+    ingest = Ingest(store, devices, meters, refusals, facts, ctx.clock, ctx.randomness, settings)
+    billing = Billing(store, ctx.ledger, ctx.clock, ctx.randomness)
+    bundles = Bundles(store, people, ctx.dial, ctx.clock, ctx.settings.general.city)
+    estimates = Estimates(store, people, facts, ctx.clock, settings.estimate_after_h)
+    parts = Parts(
+        ingest=ingest,
+        agreements=Agreements(store, devices, ctx.ledger, ctx.clock, ctx.randomness),
+        usage=Usage(store, people, ctx.clock),
+        quarantine=Quarantine(store, people, meters, facts, ctx.clock, ctx.randomness),
+        refusals=refusals,
+        billing=billing,
+        bills=Bills(store, people),
+        bundles=bundles,
+    )
+
+    async def estimate() -> None:
+        await estimates.run()
+
+    async def stop() -> None:
+        await refusals.flush()
+        ingest.close()
+
+    return Service(
+        name="metering",
+        store=store,
+        servicers=(Servicer(add_MeteringServiceServicer_to_server, MeteringServer(parts), FULL_NAME),),
+        subscriptions=(
+            Subscription(fleet.GROUP, (events.IDENTITY_TOPIC,), devices.handle),
+            Subscription(erasure.GROUP, (events.IDENTITY_TOPIC,), Erasure(store, people, meters, ctx.clock).handle),
+        ),
+        jobs=(
+            Job("refusals", refusals.flush, 1.0),
+            Job("estimates", estimate, 5.0),
+            Job("finish-drafts", billing.resume, 5.0),
+            Job("provable", bundles.mark_provable, 2.0),
+        ),
+        start=devices.load,
+        stop=stop,
+        describe={"devices": "known devices", "limits": "256 packages a request, 1 MiB a package"},
+    )

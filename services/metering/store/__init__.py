@@ -1,0 +1,1 @@
+"""Tables and queries of metering. Called by `app` only."""
