@@ -25,8 +25,8 @@ def at(seconds: int) -> Timestamp:
 
 
 def fake_token(role: str, subject: str = "ada", audience: str = "gateway") -> str:
-    """A token of the form the gateway reads; only the fakes believe it."""
-    claims = json.dumps({"sub": subject, "aud": audience, "roles": [role], "exp": _FAR}).encode()
+    """A token of the form the gateway reads; only the fakes believe it. `role`: one, or several joined by `+`."""
+    claims = json.dumps({"sub": subject, "aud": audience, "roles": role.split("+"), "exp": _FAR}).encode()
     return f"e30.{base64.urlsafe_b64encode(claims).rstrip(b'=').decode()}.fake"
 
 
@@ -51,6 +51,8 @@ class Asked:
     requests: list[tuple[str, Any]] = field(default_factory=list)
     errors: dict[str, Exception] = field(default_factory=dict)
     answers: dict[tuple[str, str], tuple[bytes, Any]] = field(default_factory=dict)
+    forgetful: bool = False
+    """No memory of request ids: for generated requests, which repeat them by chance."""
 
     def of(self, rpc: str) -> list[Any]:
         return [request for name, request in self.requests if name == rpc]
@@ -63,6 +65,8 @@ class Asked:
     def once(self, rpc: str, request: Any, answer: Any) -> Any:
         """The answer given before to this request id; another content is refused, as in the city."""
         self.note(rpc, request)
+        if self.forgetful:
+            return answer
         content = request.SerializeToString(deterministic=True)
         known = self.answers.setdefault((rpc, request.request_id), (content, answer))
         if known[0] != content:

@@ -57,7 +57,7 @@ class Identity(identity_grpc.IdentityServiceServicer):
     async def ExchangeToken(self, request: Any, _: Any) -> Any:
         self._asked.note("ExchangeToken", request)
         claims = claims_of(request.subject_token)
-        token = fake_token(claims["roles"][0], f"{claims['sub']}-at-{request.audience}", request.audience)
+        token = fake_token("+".join(claims["roles"]), f"{claims['sub']}-at-{request.audience}", request.audience)
         return identity.ExchangeTokenResponse(access_token=token, expires_in_s=900)
 
     async def GetPerson(self, request: Any, _: Any) -> Any:

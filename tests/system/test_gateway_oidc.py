@@ -130,14 +130,25 @@ async def test_the_cookie_is_for_this_form_only(client: httpx.AsyncClient) -> No
 
 @pytest.mark.parametrize(
     "change",
-    [{"response_type": "token"}, {"code_challenge_method": "plain"}, {"code_challenge": "short"}, {"client_id": "x" * 501}],
+    [
+        {"response_type": "token"},
+        {"code_challenge_method": "plain"},
+        {"code_challenge": "short"},
+        {"client_id": "x" * 501},
+    ],
 )
 async def test_other_flows_are_refused(client: httpx.AsyncClient, change: dict[str, str]) -> None:
     answer = await client.get(f"/oidc/authorize?{urlencode(ASKED | change)}")
     assert (answer.status_code, answer.headers["content-type"]) == (422, "application/problem+json")
 
 
-FORM = {"grant_type": "authorization_code", "code": "code-resident:ada", "redirect_uri": "r", "client_id": "c", "code_verifier": "v"}
+FORM = {
+    "grant_type": "authorization_code",
+    "code": "code-resident:ada",
+    "redirect_uri": "r",
+    "client_id": "c",
+    "code_verifier": "v",
+}
 
 
 @pytest.mark.parametrize(
@@ -148,7 +159,9 @@ FORM = {"grant_type": "authorization_code", "code": "code-resident:ada", "redire
         (FORM | {"code": "unknown"}, "invalid_grant"),
     ],
 )
-async def test_token_errors_have_the_form_of_rfc_6749(client: httpx.AsyncClient, form: dict[str, str], error: str) -> None:
+async def test_token_errors_have_the_form_of_rfc_6749(
+    client: httpx.AsyncClient, form: dict[str, str], error: str
+) -> None:
     answer = await client.post("/oidc/token", data=form)
     assert answer.status_code == 400
     assert answer.json()["error"] == error

@@ -2,15 +2,34 @@
 
 from __future__ import annotations
 
-from datetime import date, datetime
+from datetime import date
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StringConstraints
+from pydantic_core import PydanticCustomError
 
 SAFE = 2**53 - 1
 Text = Annotated[str, StringConstraints(min_length=1, max_length=2_000)]
 Short = Annotated[str, StringConstraints(min_length=1, max_length=200)]
-Count = Annotated[int, Field(ge=0, le=SAFE)]
+
+
+def _text(value: object) -> object:
+    """Dates and times come as text; a number would be read as unix seconds."""
+    if not isinstance(value, str):
+        raise PydanticCustomError("text", "Input should be text of RFC 3339")
+    return value
+
+
+def _number(value: object) -> object:
+    """2.0 is an integer in JSON, "2" and true are none."""
+    if isinstance(value, str | bool):
+        raise PydanticCustomError("number", "Input should be an integer")
+    return value
+
+
+Count = Annotated[int, Field(ge=0, le=SAFE), BeforeValidator(_number)]
+LocalDate = Annotated[date, BeforeValidator(_text)]
+Moment = Annotated[AwareDatetime, BeforeValidator(_text)]
 
 
 class In(BaseModel):
@@ -71,11 +90,11 @@ class NewContract(In):
     meter_point: Short = Field(examples=["mp-0001"])
     subject: Short = Field(description="The resident's pseudonym at metering.", examples=["5f0c2ab19d3e4417"])
     tariff: Short = Field(examples=["homes-2016"])
-    from_date: date
+    from_date: LocalDate
 
 
 class ContractEnd(In):
-    to_date: date = Field(description="The first day that is no longer supplied, local.")
+    to_date: LocalDate = Field(description="The first day that is no longer supplied, local.")
 
 
 class NewTariff(In):
@@ -88,19 +107,19 @@ class Release(In):
 
 class NewAppeal(In):
     meter_point: Short = Field(examples=["mp-0001"])
-    from_time: datetime
-    to_time: datetime
+    from_time: Moment
+    to_time: Moment
     statement: Text = Field(examples=["We charged the car that night."])
 
 
 class Decision(In):
-    granted: bool
+    granted: StrictBool
     reason: Text
 
 
 class BillingRun(In):
-    from_date: date
-    to_date: date = Field(description="Exclusive.")
+    from_date: LocalDate
+    to_date: LocalDate = Field(description="Exclusive.")
 
 
 class Correction(In):

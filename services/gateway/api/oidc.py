@@ -38,6 +38,7 @@ _ASKED = (
 )
 _JSON: dict[int | str, dict[str, Any]] = {200: {"content": {"application/json": {}}}}
 _HTML: dict[int | str, dict[str, Any]] = {200: {"content": {"text/html": {"schema": {"type": "string"}}}}}
+_ONLY: Mapping[str, dict[str, Any]] = {"grant_type": {"enum": ["authorization_code"]}}
 Asked = Annotated[str, Query(max_length=500)]
 
 
@@ -46,7 +47,9 @@ def _form(fields: Mapping[str, str], required: tuple[str, ...]) -> dict[str, Any
     schema = {
         "type": "object",
         "required": list(required),
-        "properties": {name: {"type": "string", "description": about} for name, about in fields.items()},
+        "properties": {
+            name: {"type": "string", "description": about} | _ONLY.get(name, {}) for name, about in fields.items()
+        },
     }
     return {"requestBody": {"required": True, "content": {"application/x-www-form-urlencoded": {"schema": schema}}}}
 

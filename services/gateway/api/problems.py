@@ -13,6 +13,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
+from starlette.routing import compile_path
 
 from citykit.errors import CityError
 
@@ -147,7 +148,18 @@ async def on_http_error(request: Request, error: Exception) -> JSONResponse:
         405: f"{request.method} is not possible here; the header Allow lists what is",
     }
     detail = details.get(error.status_code, str(error.detail))
-    return problem(error.status_code, reasons.get(error.status_code, "http-error"), detail, headers=error.headers)
+    headers = dict(error.headers or {})
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        headers["Allow"] = _allowed(request) or headers.get("Allow", "")
+    return problem(error.status_code, reasons.get(error.status_code, "http-error"), detail, headers=headers)
+
+
+def _allowed(request: Request) -> str:
+    """Every documented method of the path: the framework names those of the first route it meets."""
+    for template, methods in request.app.openapi()["paths"].items():
+        if compile_path(template)[0].match(request.url.path):
+            return ", ".join(sorted(method.upper() for method in methods))
+    return ""
 
 
 def _place(location: Any) -> str:

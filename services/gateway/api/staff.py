@@ -70,7 +70,7 @@ async def set_faults(here: Here, token: Token, wanted: bodies.SetFaults) -> mode
     return models.view(models.Faults, await here.calls.ask("simulation", "SetFaults", request, token))
 
 
-@router.post("/logs/check")
+@router.post("/log-check")
 async def check_logs(here: Here, token: Token) -> models.LogCheck:
     """Verifies everything stored again and names the first damaged record of each log. Changes nothing."""
     answer = await here.calls.ask("notary", "CheckLogs", notary.CheckLogsRequest(), token, timeout_s=LONG_DEADLINE_S)

@@ -130,16 +130,15 @@ class Live:
 
 async def city_picture(calls: Calls, clock: Clock) -> dict[str, Any]:
     """The live picture. A part that cannot be had now is null, so that one sick service does not blind the page."""
-    heads, load, quarantine, replay = await asyncio.gather(
-        _or_none(_heads(calls)), _or_none(_load(calls)), _or_none(_quarantine(calls)), _or_none(_replay(calls))
-    )
+    parts = (_heads, _load, _quarantine, _replay)
+    heads, load, quarantine, replay = await asyncio.gather(*(_or_none(part, calls) for part in parts))
     now = replay.pop("city_time") if replay else iso(clock.now())
     return {"city_time": now, "heads": heads, "load": load, "quarantine": quarantine, "replay": replay}
 
 
-async def _or_none(part: Awaitable[Any]) -> Any:
+async def _or_none(part: Callable[[Calls], Awaitable[Any]], calls: Calls) -> Any:
     try:
-        return await part
+        return await part(calls)
     except CityError:
         return None
 
