@@ -53,6 +53,10 @@ METERING_READINGS = Counter(
 )
 METERING_BILLS = Counter("city_metering_bills", "Bills issued, corrections included", registry=REGISTRY)
 
+# --- notary --------------------------------------------------------------------------------------
+LOG_ENTRIES = Gauge("city_log_entries", "Entries integrated", ["log"], registry=REGISTRY)
+LOG_ANCHORED_ENTRIES = Gauge("city_log_anchored_entries", "Entries anchored on the ledger", ["log"], registry=REGISTRY)
+
 tracer = trace.get_tracer("city")
 
 

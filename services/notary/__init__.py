@@ -1,0 +1,1 @@
+"""notary: Merkle logs of all facts, anchored on the ledger."""

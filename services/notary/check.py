@@ -1,0 +1,123 @@
+"""The self-check: re-verifies everything stored of every log against itself, its checkpoints and the ledger. Also with the city stopped."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from citykit.errors import NotFound
+from citykit.ledger.local import check_ledger
+from citykit.ledger.local.blocks import BlockFile
+from citykit.ledger.port import LedgerDamaged
+from citykit.merkle_log import MerkleLog
+from citykit.note import NoteError, open_checkpoint
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What does not verify, and where."""
+
+    log: str
+    where: str
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.log}: {self.where}: {self.what}"
+
+
+@dataclass(frozen=True)
+class Result:
+    """The first damage of each log; how many entries were verified."""
+
+    findings: tuple[Finding, ...]
+    entries: int
+
+
+def check_logs(state: Path) -> Result:
+    """Checks the logs in a state directory (`<state>/notary`, `<state>/ledger`).
+
+    Raises:
+        NotFound: there is no notary in it.
+    """
+    database = state / "notary" / "notary.db"
+    if not database.exists():
+        raise NotFound(f"no logs in {state}; name the city's state directory with --state")
+    sizes, anchors = _stored(database)
+    recorded, ledger_findings = _recorded(state / "ledger")
+    findings = [*ledger_findings]
+    for log, size in sorted(sizes.items()):
+        mine = [anchor for anchor in anchors if anchor[0] == log]
+        finding = next(_findings(state / "notary" / "logs" / log, log, size, mine, recorded), None)
+        if finding is not None:
+            findings.append(finding)
+    return Result(tuple(findings), sum(sizes.values()))
+
+
+def _findings(
+    directory: Path, log: str, size: int, anchors: list[Any], recorded: dict[tuple[str, int], tuple[str, str]]
+) -> Iterator[Finding]:
+    merkle_log = MerkleLog(directory, size)
+    try:
+        damage = merkle_log.first_damage()
+        if damage:
+            yield Finding(log, damage, "its stored bytes do not hash to the tile above")
+        for _, anchored, root, transaction in anchors:
+            where = f"anchor at {anchored} entries"
+            if anchored > size:
+                yield Finding(log, where, f"the ledger holds more entries than the log ({size})")
+            elif merkle_log.root(anchored) != root:
+                yield Finding(log, where, "the entries do not lead to the anchored root")
+            elif recorded.get((log, anchored)) != (root.hex(), transaction):
+                yield Finding(log, where, "the ledger holds no such anchor")
+        yield from _checkpoint_findings(directory / "checkpoint", log, anchors)
+    finally:
+        merkle_log.close()
+
+
+def _checkpoint_findings(path: Path, log: str, anchors: list[Any]) -> Iterator[Finding]:
+    """The newest checkpoint is signed and says what is anchored."""
+    if not anchors:
+        return
+    key = path.parent.parent.parent / "log-key"
+    try:
+        note = path.read_bytes().decode("utf-8")
+        found = open_checkpoint(note, note.split("\n", 1)[0], bytes.fromhex(key.read_text(encoding="ascii")))
+        known = {(anchored, root) for _, anchored, root, _ in anchors}
+        if not found.origin.endswith(f"/{log}") or (found.size, found.root) not in known:
+            yield Finding(log, "checkpoint", "it does not match an anchor")
+    except (OSError, ValueError, NoteError) as error:
+        yield Finding(log, "checkpoint", str(error))
+
+
+def _stored(database: Path) -> tuple[dict[str, int], list[Any]]:
+    connection = sqlite3.connect(f"file:{database}?mode=ro", uri=True)
+    try:
+        sizes = dict(connection.execute("SELECT log, size FROM logs"))
+        anchors = connection.execute(
+            "SELECT log, size, root, ledger_transaction FROM anchors ORDER BY log, size"
+        ).fetchall()
+    finally:
+        connection.close()
+    return sizes, anchors
+
+
+def _recorded(ledger: Path) -> tuple[dict[tuple[str, int], tuple[str, str]], list[Finding]]:
+    """(log, size) -> (root, transaction) of every valid anchor on the ledger; and the ledger's own damage."""
+    findings = [Finding("ledger", item.where, item.what) for item in check_ledger(ledger)]
+    recorded: dict[tuple[str, int], tuple[str, str]] = {}
+    try:
+        blocks = BlockFile(ledger)
+        for block in blocks.load():
+            for envelope in block["envelopes"]:
+                transaction = envelope["transaction"]
+                if envelope["code"] == "VALID" and transaction["contract"] == "anchors":
+                    for head in transaction["args"]["heads"]:
+                        log = head["origin"].rpartition("/")[2]
+                        recorded[(log, head["size"])] = (head["root"], transaction["id"])
+        blocks.close()
+    except LedgerDamaged:
+        return recorded, findings
+    return recorded, findings
