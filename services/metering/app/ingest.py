@@ -135,7 +135,7 @@ class Ingest:
         if not opened:
             return []
         now = unix(self._clock)
-        await self._meters.load({item.device.id: item.device for item in opened}.values(), now)
+        await self._meters.load({item.device.id: item.device for item in opened}.values())
         drafts = {item.device.id: self._meters.draft(item.device.id) for item in opened}
         trace = telemetry.traceparent()
         candidates = [self._candidate(item, drafts[item.device.id], trace) for item in opened]

@@ -15,7 +15,7 @@ from services.metering.domain.slots import DAY_S, SLOT_S
 from services.metering.store import packages as stored
 
 METERS_MAX = 20_000
-REBUILD_DAYS = 35
+REBUILD_SLOTS = 35 * DAY_S // SLOT_S
 
 
 class Meters:
@@ -25,11 +25,11 @@ class Meters:
         self._store = store
         self._meters: OrderedDict[str, Meter] = OrderedDict()
 
-    async def load(self, devices: Iterable[Device], now: int) -> None:
+    async def load(self, devices: Iterable[Device]) -> None:
         """Makes sure that the states of `devices` are there."""
         missing = [device for device in devices if device.id not in self._meters]
         if missing:
-            self._meters.update(await self._store.read(lambda c: {d.id: _rebuilt(c, d, now) for d in missing}))
+            self._meters.update(await self._store.read(lambda c: {d.id: _rebuilt(c, d) for d in missing}))
             while len(self._meters) > METERS_MAX:
                 self._meters.popitem(last=False)
 
@@ -53,12 +53,11 @@ class Meters:
         self._meters.pop(device, None)
 
 
-def _rebuilt(connection: Connection, device: Device, now: int) -> Meter:
+def _rebuilt(connection: Connection, device: Device) -> Meter:
     point, offsets = device.meter_point, device.offsets
     assert point is not None and offsets is not None  # noqa: S101 - ingest refuses devices without a meter point before
     meter = Meter(point.max_slot_wh)
-    since = (now - REBUILD_DAYS * DAY_S) // SLOT_S * SLOT_S
-    readings = stored.recent_readings(connection, device.id, point.id, since)
+    readings = stored.recent_readings(connection, device.id, point.id, REBUILD_SLOTS)
     plausibility.judge(meter, [(slot, wh) for slot, wh, _ in readings], offsets)
     meter.open = stored.open_reason(connection, device.id)
     return meter

@@ -103,6 +103,7 @@ def _judge_one(meter: Meter, slot: int, wh: int, local: int) -> str:
 
 def _against_profile(meter: Meter, index: int, wh: int) -> str:
     if meter.run >= STUCK_RUN and _is_stuck(meter, index):
+        meter.run = max(meter.run, STUCK_ALWAYS)  # once found it stays so until the value changes
         return STUCK
     if wh > meter.peak * SPIKE_PEAK and meter.seen >= HISTORY_MIN and _is_spike(meter, index, wh):
         return SPIKE

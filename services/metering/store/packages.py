@@ -206,12 +206,13 @@ def _hold(unit: Unit, item: Candidate, reason: str, count: int, rows: _Rows, wor
     rows.facts.append(wording.quarantined(item.device, reason))
 
 
-def recent_readings(connection: Connection, device: str, meter_point: str, since: int) -> list[tuple[int, int, str]]:
-    """(slot, Wh, held) of a device since then, in order, to rebuild its profile."""
+def recent_readings(connection: Connection, device: str, meter_point: str, limit: int) -> list[tuple[int, int, str]]:
+    """(slot, Wh, held) of the newest readings of a device, in order of time, to rebuild its profile."""
     query = select(READINGS.c.slot, READINGS.c.energy_wh, READINGS.c.held).where(
-        READINGS.c.meter_point == meter_point, READINGS.c.device == device, READINGS.c.slot >= since
+        READINGS.c.meter_point == meter_point, READINGS.c.device == device
     )
-    return [(row.slot, row.energy_wh, row.held) for row in connection.execute(query.order_by(READINGS.c.slot))]
+    rows = connection.execute(query.order_by(READINGS.c.slot.desc()).limit(limit)).all()
+    return [(row.slot, row.energy_wh, row.held) for row in reversed(rows)]
 
 
 def heads(connection: Connection, devices: Sequence[str]) -> list[tuple[str, int, bytes]]:
