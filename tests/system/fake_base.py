@@ -54,6 +54,9 @@ class Asked:
     forgetful: bool = False
     """No memory of request ids: for generated requests, which repeat them by chance."""
 
+    phase: str = "live"
+    bundle: str = "fine"
+
     def of(self, rpc: str) -> list[Any]:
         return [request for name, request in self.requests if name == rpc]
 

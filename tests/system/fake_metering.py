@@ -230,7 +230,7 @@ class Metering(metering_grpc.MeteringServiceServicer):
         fake = (
             request.bill.removeprefix("bill-")
             if request.bill in {"bill-broken", "bill-hang", "bill-garbage"}
-            else "fine"
+            else self._asked.bundle
         )
         bundle = {"format": "city.bundle.v1", "kind": "bill", "fake": fake, "bill": bill_document()}
         return metering.GetBillBundleResponse(bundle_json=json.dumps(bundle).encode())

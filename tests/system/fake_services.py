@@ -202,7 +202,6 @@ class Simulation(simulation_grpc.SimulationServiceServicer):
     def __init__(self, asked: Asked) -> None:
         self._asked = asked
         self.faults: list[str] = []
-        self.phase = "live"
 
     async def GetNeighbourhood(self, request: Any, _: Any) -> Any:
         self._asked.note("GetNeighbourhood", request)
@@ -227,7 +226,7 @@ class Simulation(simulation_grpc.SimulationServiceServicer):
         self._asked.note("GetReplay", request)
         return simulation.GetReplayResponse(
             city_time=at(NOW), speed=900, faults=self.faults, faults_available=FAULTS,
-            faulted_devices=[f"{fault}:meter-0017" for fault in self.faults], phase=self.phase,
+            faulted_devices=[f"{fault}:meter-0017" for fault in self.faults], phase=self._asked.phase,
         )  # fmt: skip
 
     async def SetFaults(self, request: Any, _: Any) -> Any:

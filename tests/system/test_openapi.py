@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import threading
 from collections.abc import Iterator
-from concurrent.futures import Future
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,9 +12,8 @@ from hypothesis import HealthCheck, Phase, settings
 
 from services.gateway.app import live
 from tests.system.fake_base import fake_token
-from tests.system.fakes import fake_city
 from tests.system.openapi_document import GOLDEN, rendered
-from tests.system.serving import served
+from tests.system.serving import fake_city_in_thread
 
 DOCUMENT = json.loads(GOLDEN.read_text(encoding="utf-8"))
 HEADERS = {"Authorization": f"Bearer {fake_token('resident+contractor+operator+billing+registrar+auditor')}"}
@@ -85,20 +80,9 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The gateway over fakes, in a thread of its own: schemathesis calls from this one. A live stream ends at once."""
     patch = pytest.MonkeyPatch()
     patch.setattr(live, "STREAM_MAX_S", 0.0)
-    found: Future[str] = Future()
-    stop = threading.Event()
-
-    async def serve(folder: Path) -> None:
-        async with fake_city(folder) as city, served(city.app) as address:
-            city.calls.forgetful = True
-            found.set_result(address)
-            await asyncio.to_thread(stop.wait)
-
-    thread = threading.Thread(target=asyncio.run, args=(serve(tmp_path_factory.mktemp("openapi")),))
-    thread.start()
-    yield found.result(timeout=30)
-    stop.set()
-    thread.join()
+    with fake_city_in_thread(tmp_path_factory.mktemp("openapi")) as (address, city):
+        city.calls.forgetful = True
+        yield address
     patch.undo()
 
 
@@ -111,5 +95,5 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     phases=[Phase.explicit, Phase.generate],
     suppress_health_check=list(HealthCheck),
 )
-def test_the_server_does_what_the_document_says(case: schemathesis.Case, url: str) -> None:
+def test_the_server_does_what_the_document_says(case: Any, url: str) -> None:
     case.call_and_validate(base_url=url, headers=HEADERS)
