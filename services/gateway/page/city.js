@@ -29,10 +29,10 @@ export async function loadNeighbourhood() {
   if (!found.meters.length) return false;
   setMeters(found.meters);
   const weeks = [...new Set(found.attributions.map((item) => item.shifted_weeks))].sort((a, b) => a - b);
-  const shifted = weeks.length ? `shifted by ${weeks.map(number).join(" and ")} weeks so that weekday and hour stay` : "";
+  const list = new Intl.ListFormat("en-GB").format(weeks.map(number));
   say("provenance", found.synthetic
     ? "Demo on seeded synthetic data: no open data was to be had here. Positions are simulated."
-    : `Demo on open data, ${shifted}, with simulated homes around it. Meters sign what they measure, logs keep it, and a small offline program checks the bill.`);
+    : `Demo on open data, shifted by ${list} weeks so that weekday and hour stay, with simulated homes around it. Meters sign what they measure, logs keep it, and a small offline program checks the bill.`);
   const items = found.attributions.map((item) => el("li", {}, el("b", {}, item.name), ` · ${item.licence} · ${item.text} · shifted by ${number(item.shifted_weeks)} weeks`));
   put("attributions", ...(items.length ? items : [el("li", {}, "Seeded synthetic series; nobody's data.")]));
   return true;

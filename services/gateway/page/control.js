@@ -9,9 +9,9 @@ const FAULTS = {
   reordered: "Packages that arrive in the wrong order",
   missing: "Packages that never arrive",
   stuck: "A sensor that repeats one value",
-  drifting: "A sensor that slowly reads too much",
-  spiking: "A sensor with single impossible values",
-  "clock-skew": "A device whose clock is wrong",
+  drift: "A sensor that slowly reads too much",
+  spike: "A sensor with single impossible values",
+  skew: "A device whose clock is wrong",
   flood: "One device that sends far too much",
 };
 
