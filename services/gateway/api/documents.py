@@ -3,8 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+from typing import Any
 
 from fastapi import Request, Response
+
+
+def described(media_type: str, schema: dict[str, Any] | None = None) -> dict[int | str, dict[str, Any]]:
+    """OpenAPI of a document: its type, its ETag and 304."""
+    etag = {"ETag": {"description": "Send it back as If-None-Match.", "schema": {"type": "string"}}}
+    return {
+        200: {"content": {media_type: {"schema": schema} if schema else {}}, "headers": etag},
+        304: {"description": "The copy named in If-None-Match is still right."},
+    }
 
 
 def document(

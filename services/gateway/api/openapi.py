@@ -43,6 +43,12 @@ _WORDS = {
     "503": "A part is away for now; nothing was done. Try again after Retry-After.",
     "504": "No answer in time: the call may have acted. Try again with the same Idempotency-Key.",
 }
+_RETRY = {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer", "minimum": 0}}}
+_HEADERS: dict[str, dict[str, Any]] = {
+    "401": {"WWW-Authenticate": {"description": "RFC 6750, section 3.", "schema": {"type": "string"}}},
+    "429": _RETRY,
+    "503": _RETRY,
+}
 _ALWAYS_WELL = {"/livez", "/metrics"}
 
 
@@ -71,6 +77,8 @@ def _describe_errors(path: str, method: str, operation: dict[str, Any]) -> None:
         del responses["422"]
     for status in sorted(_possible(path, method, operation)):
         responses.setdefault(status, {"description": _WORDS[status], "content": {}})
+        if status in _HEADERS:
+            responses[status].setdefault("headers", _HEADERS[status])
         responses[status]["content"].setdefault(MEDIA_TYPE, {"schema": {"$ref": "#/components/schemas/Problem"}})
     operation["responses"] = dict(sorted(responses.items()))
 

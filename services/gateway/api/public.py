@@ -12,7 +12,7 @@ from city.notary.v1 import notary_service_pb2 as notary
 from city.simulation.v1 import simulation_service_pb2 as simulation
 from citykit.clock import iso
 from services.gateway.api import bodies, models
-from services.gateway.api.documents import document
+from services.gateway.api.documents import described, document
 from services.gateway.api.parameters import Here, LogName, TransactionId
 
 router = APIRouter(prefix="/api/v1", tags=["public"])
@@ -107,7 +107,7 @@ async def get_replay(here: Here) -> models.Replay:
     return models.view(models.Replay, await here.calls.ask("simulation", "GetReplay", simulation.GetReplayRequest()))
 
 
-@files.get("/logs/{log}/checkpoint", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
+@files.get("/logs/{log}/checkpoint", response_class=Response, responses=described("text/plain"))
 async def get_checkpoint(request: Request, here: Here, log: LogName) -> Response:
     """The newest checkpoint, a signed note (C2SP tlog-tiles)."""
     answer = await here.calls.ask("notary", "GetTile", notary.GetTileRequest(log=log, path="checkpoint"))
@@ -117,7 +117,7 @@ async def get_checkpoint(request: Request, here: Here, log: LogName) -> Response
 @files.get(
     "/logs/{log}/tile/{tile:path}",
     response_class=Response,
-    responses={200: {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}},
+    responses=described("application/octet-stream", {"type": "string", "format": "binary"}),
 )
 async def get_tile(
     request: Request,
@@ -133,7 +133,7 @@ async def get_tile(
     return document(request, answer.content, "application/octet-stream", cache=cache)
 
 
-@files.get("/trust.json", response_class=Response, responses={200: {"content": {"application/json": {}}}})
+@files.get("/trust.json", response_class=Response, responses=described("application/json"))
 async def get_trust(request: Request, here: Here) -> Response:
     """The public keys a verifier needs (docs/PROOFS.md).
 

@@ -13,7 +13,7 @@ from city.identity.v1 import identity_service_pb2 as identity
 from city.metering.v1 import metering_service_pb2 as metering
 from city.notary.v1 import notary_service_pb2 as notary
 from services.gateway.api import bodies, models
-from services.gateway.api.documents import document
+from services.gateway.api.documents import described, document
 from services.gateway.api.parameters import (
     AppealId,
     BillId,
@@ -31,7 +31,7 @@ from services.gateway.app.calls import LONG_DEADLINE_S
 from services.gateway.app.check import CAVEAT, COMMAND
 
 router = APIRouter(prefix="/api/v1", tags=["resident"])
-_JSON: dict[int | str, dict[str, Any]] = {200: {"content": {"application/json": {}}}}
+_JSON = described("application/json")
 _XML: dict[int | str, dict[str, Any]] = {200: {"content": {"application/xml": {"schema": {"type": "string"}}}}}
 
 

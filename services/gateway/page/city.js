@@ -2,7 +2,7 @@
 
 import { all, ask } from "./api.js";
 import { areaChart } from "./chart.js";
-import { byId, el, failed, number, plural, put, say, seconds, setZone, short, when } from "./dom.js";
+import { byId, el, everyHours, failed, number, plural, put, say, seconds, setZone, short, when } from "./dom.js";
 import { setMeters, setStates } from "./map.js";
 
 const first = new Map();
@@ -130,7 +130,7 @@ const kw = (value) => `${value.toLocaleString("en-GB", { maximumFractionDigits: 
 const LOAD = {
   height: 190,
   axis: (value) => number(value),
-  label: (point) => (point.time % 21_600 === 0 ? when(point.time, "hour") : ""),
+  label: (point) => everyHours(point.time, 6),
   words: (point) => `${when(point.time, "moment")}: ${kw(point.value)}, ${plural(point.meters, "meter", "meters")}`,
   hint: "kW by half hour. Point at the chart, or focus it and use the arrow keys.",
   summary: (points) => `City load from ${when(points[0].time, "moment")} to ${when(points.at(-1).time, "moment")}; highest ${kw(Math.max(...points.map((point) => point.value)))}, last ${kw(points.at(-1).value)}`,

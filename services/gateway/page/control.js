@@ -1,7 +1,7 @@
 // The control room: quarantine and faults, as an operator.
 
 import { all, ask, tell } from "./api.js";
-import { byId, el, empty, failed, number, plural, put, when } from "./dom.js";
+import { byId, el, empty, failed, number, plural, put, scrolling, when } from "./dom.js";
 
 const FAULTS = {
   forged: "Packages with a signature that does not hold",
@@ -28,7 +28,7 @@ export async function loadQuarantine(who) {
   try {
     const entries = await all("/api/v1/quarantine", who, "entries");
     if (same("quarantine", entries)) return;
-    put("quarantine", entries.length ? el("ul", { class: "entries" }, ...entries.map(entry)) : empty("Nothing is set aside: every reading so far is believable."));
+    put("quarantine", entries.length ? scrolling("Quarantine", el("ul", { class: "entries" }, ...entries.map(entry))) : empty("Nothing is set aside: every reading so far is believable."));
   } catch (error) {
     delete byId("quarantine").dataset.rows;
     put("quarantine", failed(error, () => loadQuarantine(who)));
@@ -54,7 +54,7 @@ export async function loadRefusals(who) {
       el("td", {}, number(item.count))));
     const names = ["Reason", "Device", "Packages"].map((name) => el("th", { scope: "col" }, name));
     put("refusals", rows.length
-      ? el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Refused packages" }, el("table", { class: "lines" }, el("thead", {}, el("tr", {}, ...names)), el("tbody", {}, ...rows)))
+      ? scrolling("Refused packages", el("table", { class: "lines" }, el("thead", {}, el("tr", {}, ...names)), el("tbody", {}, ...rows)))
       : empty("None so far."));
   } catch (error) {
     delete byId("refusals").dataset.rows;

@@ -72,6 +72,15 @@ export function plainDate(text) {
   return new Intl.DateTimeFormat("en-GB", { ...STYLES.date, timeZone: "UTC" }).format(new Date(`${text}T00:00:00Z`));
 }
 
+/** Local time of a chart mark at every `hours` full hours, else nothing. */
+export function everyHours(time, hours) {
+  const text = when(time, "hour");
+  return text.endsWith(":00") && Number(text.slice(0, 2)) % hours === 0 ? text : "";
+}
+
+/** A list that may grow long: it scrolls by itself and by keyboard. */
+export const scrolling = (name, list) => el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": name }, list);
+
 export const seconds = (text) => Math.floor(Date.parse(text) / 1000);
 export const plural = (count, one, many) => `${number(count)} ${count === 1 ? one : many}`;
 export const short = (hash) => `${hash.slice(0, 8)}…${hash.slice(-4)}`;

@@ -3,10 +3,10 @@
 import { all, ask, save } from "./api.js";
 import { barChart } from "./chart.js";
 import { checkBill, forgetCheck } from "./check.js";
-import { byId, el, empty, failed, kwh, money, number, plainDate, plural, put, say, seconds, svg, when } from "./dom.js";
+import { byId, el, empty, everyHours, failed, kwh, money, number, plainDate, plural, put, say, scrolling, seconds, svg, when } from "./dom.js";
 
 const PERIODS = {
-  day: { span: 86_400, resolution: "slot", label: (point) => (point.time % 10_800 === 0 ? when(point.time, "hour") : ""), style: "moment" },
+  day: { span: 86_400, resolution: "slot", label: (point) => everyHours(point.time, 3), style: "moment" },
   week: { span: 7 * 86_400, resolution: "hour", label: (point) => (isMidnight(point.time) ? when(point.time, "day") : ""), style: "moment" },
   month: { span: 35 * 86_400, resolution: "day", label: (point) => when(point.time, "day"), style: "day" },
 };
@@ -196,7 +196,7 @@ export async function loadAccesses() {
     const rows = await all("/api/v1/me/accesses", who, "accesses");
     const items = rows.map((row) => el("li", {},
       el("p", {}, el("b", {}, row.by), ` saw ${row.what}`), el("p", { class: "muted small" }, `${row.at ? when(row.at, "moment") : ""} · ${row.purpose}`)));
-    put("accesses", items.length ? el("ul", { class: "entries" }, ...items) : empty("Nobody but you. Whoever looks is listed here, with the reason."));
+    put("accesses", items.length ? scrolling("Who looked", el("ul", { class: "entries" }, ...items)) : empty("Nobody but you. Whoever looks is listed here, with the reason."));
   } catch (error) {
     put("accesses", failed(error, loadAccesses));
   }
