@@ -124,7 +124,9 @@ def _registry(ctx: Context, signers: dict[str, Ed25519Signer]) -> Service:
             device.registered_at.seconds = START
             return identity.GetDeviceResponse(device=device)
 
-    return Service(ctx.name, servicers=(Servicer(add_IdentityServiceServicer_to_server, Registry(), "city.identity.v1.IdentityService"),))
+    served = Registry()  # type: ignore[abstract]  # the other RPCs answer "unimplemented"
+    servicer = Servicer(add_IdentityServiceServicer_to_server, served, "city.identity.v1.IdentityService")
+    return Service(ctx.name, servicers=(servicer,))
 
 
 async def _register(process: Process, devices: Sequence[str]) -> None:
@@ -173,7 +175,7 @@ async def _client(socket: str, path: Path, devices: int, batch: int) -> None:
     await asyncio.gather(*(_stream(stub, share, outcomes) for share in requests))
     seconds = time.perf_counter() - begun
     accepted = outcomes.pop("", 0)
-    await channel.close()
+    await channel.close(None)
     result = {"packages": len(rest), "seconds": seconds, "refused": len(packages) - accepted, "reasons": outcomes}
     print(json.dumps(result))
 

@@ -67,7 +67,7 @@ def build(ctx: Context) -> Service:
         ),
         jobs=(
             Job("refusals", refusals.flush, 1.0),
-            Job("estimates", estimate, 5.0),
+            Job("estimates", estimate, 2.0),
             Job("finish-drafts", billing.resume, 5.0),
             Job("provable", bundles.mark_provable, 2.0),
         ),

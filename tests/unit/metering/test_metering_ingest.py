@@ -10,14 +10,16 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select
 
-from citykit.errors import InvalidArgument, ResourceExhausted
+from city.identity.v1 import events_pb2 as identity_events
+from citykit.bus.port import Record
+from citykit.errors import InvalidArgument, ResourceExhausted, Unavailable
 from citykit.package import Ed25519Signer, Reading, commitment, sign_package
 from citykit.settings import MeteringSettings
 from services.metering.domain.chain import Refusal
-from services.metering.store.devices import DeviceRow
+from services.metering.store.devices import DeviceRow, Key, MeterPointRow, put_meter_points
 from services.metering.store.packages import Accepted
 from services.metering.store.tables import FACTS, GAPS, HEADS, PACKAGES, QUARANTINE, READINGS
-from tests.unit.metering.onramp import SLOT_S, START, OnRamp, device, on_ramp, point
+from tests.unit.metering.onramp import SLOT_S, START, FakeFleet, OnRamp, device, on_ramp, point
 
 
 async def rows(ramp: OnRamp, table: Any) -> list[Any]:
@@ -252,3 +254,65 @@ async def test_too_many_packages_and_a_full_outbox_are_refused_whole(tmp_path: P
         ramp.store._outbox_size = 0
         assert reasons(await ramp.ingest.handle([raw])) == ["Accepted"]
         assert point(meter.name) == "mp-0001"
+
+
+async def test_identity_s_events_renew_what_is_known_of_a_device(tmp_path: Path) -> None:
+    async with on_ramp(tmp_path) as ramp:
+        meter = device()
+        await ramp.register(meter)
+        renewed = Ed25519Signer.from_seed(b"n" * 32)
+        keys = (meter.key(), Key(2, renewed.public_key, "EdDSA", "11" * 32))
+        ramp.fleet.elsewhere[meter.name] = DeviceRow(meter.name, START, None, keys)
+        first = meter.package([0])
+        meter.signer = renewed
+        second, third = meter.package([1]), meter.package([2])
+        assert reasons(await ramp.ingest.handle([first, second])) == ["Accepted", "bad-signature"]
+        event = identity_events.DeviceKeyRotated(device=meter.name)
+        headers = {"ce_type": event.DESCRIPTOR.full_name.encode()}
+        records = [Record("city.identity.events.v1", 0, n, "k", event.SerializeToString(), headers) for n in range(2)]
+        other = Record("city.identity.events.v1", 0, 9, "k", b"", {"ce_type": b"city.identity.v1.ConsentRecorded"})
+        for _ in range(2):
+            await ramp.fleet.handle([*records, other])
+        assert reasons(await ramp.ingest.handle([second, third])) == ["Accepted", "Accepted"]
+        again = FakeFleet(ramp.store)
+        await again.load()
+        found = again.get(meter.name)
+        assert found is not None
+        assert [found.key_for(sequence) for sequence in (0, 1, 2, 9)] == [None, keys[0], keys[1], keys[1]]
+        assert len(again) == 1
+
+
+async def test_a_meter_point_can_get_another_device(tmp_path: Path) -> None:
+    async with on_ramp(tmp_path) as ramp:
+        old, new = device(1), device(2)
+        await ramp.register(old)
+        ramp.fleet.put(DeviceRow(new.name, START, None, (new.key(),)))
+        await ramp.ingest.handle([old.package([0])])
+        moved = [MeterPointRow("mp-0001", new.name, 11_500, "Europe/London")]
+        assert await ramp.store.write(lambda unit: put_meter_points(unit, moved)) == 0
+        ramp.fleet.put_points(moved)
+        assert reasons(await ramp.ingest.handle([old.package([1]), new.package([1])])) == ["no-meter-point", "Accepted"]
+
+
+async def test_the_table_of_refusals_is_bounded(tmp_path: Path) -> None:
+    async with on_ramp(tmp_path) as ramp:
+        for number in range(1_200):
+            ramp.refusals.add(Refusal("bad-signature", "m"), f"device-{number}", number)
+        await ramp.refusals.flush()
+        for number in range(1_200, 1_300):
+            ramp.refusals.add(Refusal("bad-signature", "m"), f"device-{number}", number)
+        await ramp.refusals.flush()
+        newest = await ramp.refusals.newest(2_000)
+        assert len(newest) <= 1_000
+        assert newest[0].last_at == 1_299
+
+
+async def test_refusals_wait_while_the_store_is_away(tmp_path: Path) -> None:
+    async with on_ramp(tmp_path) as ramp:
+        ramp.refusals.add(Refusal("bad-signature", "m"), "", 1)
+    with pytest.raises(Unavailable):
+        await ramp.refusals.flush()
+    async with on_ramp(tmp_path) as again:
+        again.refusals._waiting = ramp.refusals._waiting
+        await again.refusals.flush()
+        assert [row.count for row in await again.refusals.newest(5)] == [1]
