@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextvars import ContextVar
 from dataclasses import dataclass
 from hashlib import sha256
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -24,7 +23,7 @@ from nacl.signing import SigningKey
 from city.access.v1 import access_pb2
 from citykit.edge import service_of, wrapped
 from citykit.errors import CityError, PermissionDenied, SettingsError, Unauthenticated, Unavailable
-from citykit.settings import CitySettings, IdentitySettings
+from citykit.settings import CitySettings
 from citykit.telemetry import traceparent
 
 ALGORITHM = "Ed25519"
@@ -165,16 +164,13 @@ class ServiceTokens:
 
 
 class KeySource:
-    """The issuer's public keys: identity's JWKS, or the outside issuer's from its file; kept for five minutes.
+    """The public keys of the city's tokens: identity's JWKS, kept for five minutes. (Tokens of an outside issuer are exchanged at identity.)
 
     Args:
         dial: reaches a service by name.
     """
 
-    def __init__(
-        self, settings: IdentitySettings, dial: Callable[[str], grpc.aio.Channel], now: Callable[[], float] = time.time
-    ) -> None:
-        self._settings = settings
+    def __init__(self, dial: Callable[[str], grpc.aio.Channel], now: Callable[[], float] = time.time) -> None:
         self._dial = dial
         self._now = now
         self._keys: dict[str, OKPKey] = {}
@@ -192,8 +188,6 @@ class KeySource:
         from city.identity.v1 import identity_service_pb2 as identity  # noqa: PLC0415 - only where tokens are verified
         from city.identity.v1.identity_service_pb2_grpc import IdentityServiceStub  # noqa: PLC0415
 
-        if self._settings.issuer_jwks_file:
-            return Path(self._settings.issuer_jwks_file).read_text(encoding="utf-8")
         try:
             answer = await IdentityServiceStub(self._dial("identity")).GetJwks(identity.GetJwksRequest(), timeout=5.0)
         except grpc.aio.AioRpcError as error:
@@ -214,7 +208,7 @@ class TokenVerifier:
     def __init__(
         self, settings: CitySettings, keys: KeySource, services_key: OKPKey, now: Callable[[], float] = time.time
     ) -> None:
-        self._issuer = settings.identity.issuer or f"https://{settings.general.city}"
+        self._issuer = f"https://{settings.general.city}"
         self._keys = keys
         self._services_key = services_key
         self._now = now

@@ -165,18 +165,23 @@ def sign_package(signer: Signer, device: str, sequence: int, previous: bytes, re
 
 def verify_package(package: Package, public_key: bytes, algorithm: str) -> bool:
     """True if the signature holds under the device's registered key. Releases the interpreter lock for Ed25519."""
-    if package.algorithm != algorithm:
+    return package.algorithm == algorithm and verify_signature(public_key, algorithm, package.signed, package.signature)
+
+
+def verify_signature(public_key: bytes, algorithm: str, message: bytes, signature: bytes) -> bool:
+    """True if a device's signature (64 bytes, EdDSA or ES256 as r || s) holds."""
+    if len(signature) != _SIGNATURE_BYTES:
         return False
     if algorithm == "EdDSA":
         try:
-            crypto_sign_open(package.signature + package.signed, public_key)
+            crypto_sign_open(signature + message, public_key)
         except (BadSignatureError, ValueError):
             return False
         return True
-    r, s = int.from_bytes(package.signature[:32], "big"), int.from_bytes(package.signature[32:], "big")
+    r, s = int.from_bytes(signature[:32], "big"), int.from_bytes(signature[32:], "big")
     try:
         key = ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), public_key)
-        key.verify(utils.encode_dss_signature(r, s), package.signed, ec.ECDSA(hashes.SHA256()))
+        key.verify(utils.encode_dss_signature(r, s), message, ec.ECDSA(hashes.SHA256()))
     except (InvalidSignature, ValueError):
         return False
     return True

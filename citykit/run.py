@@ -230,7 +230,7 @@ async def _serve(stack: AsyncExitStack, world: World, process: Process) -> None:
 def _server(world: World, process: Process) -> grpc.aio.Server:
     servicers = [item for service in process.services.values() for item in service.servicers]
     rules = rules_of([item.full_name for item in servicers])
-    keys = KeySource(world.settings.identity, partial(process.dial, "city"))
+    keys = KeySource(partial(process.dial, "city"))
     services_key = ServiceTokens(service_token_seed(world.root_key), "city").public_key
     verifier = TokenVerifier(world.settings, keys, services_key)
     server = grpc.aio.server(

@@ -21,6 +21,7 @@ def limited(default: Any, why: str, *, low: float | None = None, high: float | N
 class GeneralSettings:
     city: str = limited("provable.city/demo", "origin of every log and bundle; lower-case host and path of the city")
     zone: str = limited("Europe/London", "IANA time zone of local days, tariffs and bills")
+    public_url: str = limited("", "where the gateway is reached from outside; empty: https:// and the city's origin")
     mode: str = limited(
         "demo", "demo: replay clock and demo logins; embedded: real clock, one process; cluster: one process a service"
     )

@@ -1,0 +1,1 @@
+"""The use cases of identity: devices, people, logins and tokens."""

@@ -1,0 +1,187 @@
+"""Identity's tables. Personal data stands in `people`, `subjects`, `consents` and `accesses` only; erasure empties them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Connection,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Row,
+    String,
+    Table,
+    delete,
+    insert,
+    select,
+    update,
+)
+
+from citykit.store.port import Unit
+
+METADATA = MetaData()
+DEVICES = Table(
+    "devices",
+    METADATA,
+    Column("id", String, primary_key=True),
+    Column("model", String, nullable=False),
+    Column("manufacturer", String, nullable=False),
+    Column("registered_at", BigInteger, nullable=False),
+    Column("revoked_at", BigInteger),
+    Column("last_sequence", BigInteger),
+    Column("revoked_reason", String),
+)
+DEVICE_KEYS = Table(
+    "device_keys",
+    METADATA,
+    Column("device", String, primary_key=True),
+    Column("from_sequence", BigInteger, primary_key=True),
+    Column("public_key", LargeBinary, nullable=False),
+    Column("algorithm", String, nullable=False),
+    Column("ledger_transaction", String, nullable=False),
+)
+PEOPLE = Table(
+    "people",
+    METADATA,
+    Column("id", String, primary_key=True),
+    Column("login", String, nullable=False, unique=True),
+    Column("display_name", String, nullable=False),
+    Column("roles", String, nullable=False),
+    Column("password_salt", LargeBinary, nullable=False),
+    Column("password_hash", LargeBinary, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+)
+SUBJECTS = Table(
+    "subjects",
+    METADATA,
+    Column("subject", String, primary_key=True),
+    Column("audience", String, nullable=False),
+    Column("person", String, nullable=False, index=True),
+)
+CODES = Table(
+    "codes",
+    METADATA,
+    Column("hash", LargeBinary, primary_key=True),
+    Column("person", String, nullable=False),
+    Column("client", String, nullable=False),
+    Column("redirect", String, nullable=False),
+    Column("challenge", String, nullable=False),
+    Column("nonce", String, nullable=False),
+    Column("scope", String, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+    Column("used", Integer, nullable=False),
+)
+CONSENTS = Table(
+    "consents",
+    METADATA,
+    Column("id", String, primary_key=True),
+    Column("person", String, nullable=False, index=True),
+    Column("purpose", String, nullable=False),
+    Column("recipient", String, nullable=False),
+    Column("given_at", BigInteger, nullable=False),
+    Column("withdrawn_at", BigInteger),
+    Column("receipt_json", String, nullable=False),
+    Column("salt", LargeBinary, nullable=False),
+)
+ACCESSES = Table(
+    "accesses",
+    METADATA,
+    Column("number", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("person", String, nullable=False, index=True),
+    Column("at", BigInteger, nullable=False),
+    Column("by", String, nullable=False),
+    Column("what", String, nullable=False),
+    Column("purpose", String, nullable=False),
+    sqlite_autoincrement=True,
+)
+OPENINGS = Table(
+    "openings",
+    METADATA,
+    Column("commitment", LargeBinary, primary_key=True),
+    Column("salt", LargeBinary, nullable=False),
+    Column("document", LargeBinary, nullable=False),
+)
+"""Salts and documents of the facts about devices, which are not personal."""
+
+Rows = Sequence[Row[Any]]
+
+
+def device(connection: Connection, name: str) -> Row[Any] | None:
+    return connection.execute(select(DEVICES).where(DEVICES.c.id == name)).one_or_none()
+
+
+def devices(connection: Connection, after: str, limit: int) -> Rows:
+    return connection.execute(select(DEVICES).where(DEVICES.c.id > after).order_by(DEVICES.c.id).limit(limit)).all()
+
+
+def keys_of(connection: Connection, names: Sequence[str]) -> dict[str, list[Row[Any]]]:
+    query = (
+        select(DEVICE_KEYS)
+        .where(DEVICE_KEYS.c.device.in_(names))
+        .order_by(DEVICE_KEYS.c.device, DEVICE_KEYS.c.from_sequence)
+    )
+    found: dict[str, list[Row[Any]]] = {}
+    for row in connection.execute(query):
+        found.setdefault(row.device, []).append(row)
+    return found
+
+
+def person_by_login(connection: Connection, login: str) -> Row[Any] | None:
+    return connection.execute(select(PEOPLE).where(PEOPLE.c.login == login)).one_or_none()
+
+
+def person_by_id(connection: Connection, person: str) -> Row[Any] | None:
+    return connection.execute(select(PEOPLE).where(PEOPLE.c.id == person)).one_or_none()
+
+
+def person_by_subject(connection: Connection, subject: str) -> Row[Any] | None:
+    query = select(PEOPLE).join(SUBJECTS, SUBJECTS.c.person == PEOPLE.c.id).where(SUBJECTS.c.subject == subject)
+    return connection.execute(query).one_or_none()
+
+
+def subjects_of(connection: Connection, person: str) -> Rows:
+    return connection.execute(select(SUBJECTS).where(SUBJECTS.c.person == person).order_by(SUBJECTS.c.audience)).all()
+
+
+def remember_subject(unit: Unit, subject: str, audience: str, person: str) -> None:
+    known = unit.execute(select(SUBJECTS.c.subject).where(SUBJECTS.c.subject == subject))
+    if not known:
+        unit.execute(insert(SUBJECTS).values(subject=subject, audience=audience, person=person))
+
+
+def consents(connection: Connection, person: str, after: str, limit: int) -> Rows:
+    query = (
+        select(CONSENTS).where(CONSENTS.c.person == person, CONSENTS.c.id > after).order_by(CONSENTS.c.id).limit(limit)
+    )
+    return connection.execute(query).all()
+
+
+def accesses(connection: Connection, person: str, before: int, limit: int) -> Rows:
+    """The newest first."""
+    query = select(ACCESSES).where(ACCESSES.c.person == person, ACCESSES.c.number < before)
+    return connection.execute(query.order_by(ACCESSES.c.number.desc()).limit(limit)).all()
+
+
+def code(unit: Unit, digest: bytes) -> Row[Any] | None:
+    rows = unit.execute(select(CODES).where(CODES.c.hash == digest))
+    return rows[0] if rows else None
+
+
+def use_code(unit: Unit, digest: bytes) -> None:
+    unit.execute(update(CODES).where(CODES.c.hash == digest).values(used=1))
+
+
+def save_code(unit: Unit, row: dict[str, Any], now: int) -> None:
+    unit.execute(delete(CODES).where(CODES.c.expires_at < now - 600))
+    unit.execute(insert(CODES).values(row))
+
+
+def erase_person(unit: Unit, person: str) -> None:
+    """Destroys every row of a person, salts included."""
+    for table in (CONSENTS, ACCESSES, SUBJECTS, CODES):
+        unit.execute(delete(table).where(table.c.person == person))
+    unit.execute(delete(PEOPLE).where(PEOPLE.c.id == person))
