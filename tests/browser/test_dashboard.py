@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +10,8 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from citykit import errors
+from citykit.settings import CitySettings, GeneralSettings
 from tests.browser.conftest import Open
-from tests.system.fake_metering import BILL
 from tests.system.fake_verifier import STEPS
 from tests.system.fakes import FakeCity, write_demo_logins
 from tests.system.serving import fake_city_in_thread
@@ -278,9 +278,25 @@ def test_the_login_page_is_readable_and_needs_no_script(site: Site, visit: Open)
         assert seen.errors == []
 
 
-def test_only_known_words_are_in_the_bill_s_bundle(site: Site, visit: Open) -> None:
-    page = ready(visit(site[0]).page)
-    with page.expect_download() as saved:
-        page.get_by_role("button", name="Proof bundle").click()
-    bundle = json.loads(Path(saved.value.path()).read_text(encoding="utf-8"))
-    assert bundle["bill"]["id"] == BILL
+def test_signing_in_outside_a_demo(tmp_path: Path, visit: Open) -> None:
+    settings = replace(CitySettings(), general=GeneralSettings(mode="embedded"))
+    with fake_city_in_thread(tmp_path, settings) as (url, city):
+        seen = visit(url)
+        page = seen.page
+        expect(page.locator("#home-state")).to_contain_text("Sign in to see")
+        page.get_by_role("button", name="Sign in").click()
+        page.get_by_label("Login").fill("ada")
+        page.get_by_label("Password").fill("wrong")
+        page.get_by_role("button", name="Sign in").click()
+        expect(page.get_by_role("alert")).to_contain_text("is wrong")
+        page.get_by_label("Login").fill("ada")
+        page.get_by_label("Password").fill("a password for resident:ada")
+        page.get_by_role("button", name="Sign in").click()
+        expect(page.locator("#bill .amount")).to_have_text("£47.11")
+        expect(page.locator("#control-state")).to_contain_text("For operators")
+        expect(page.locator("#sign-in")).to_be_hidden()
+        assert page.url == f"{url}/"
+        assert "fake" not in page.evaluate("JSON.stringify({...localStorage, ...sessionStorage}) + document.cookie")
+        check(page)
+        assert not [rpc for rpc, _ in city.calls.requests if rpc == "SetFaults"]
+        assert [text for text in seen.errors if "401" not in text] == [], "the wrong login is a 401"

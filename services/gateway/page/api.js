@@ -24,16 +24,22 @@ async function send(path, options) {
   return response;
 }
 
+/** Keeps a token for as long as it lives, less a little. */
+export function keep(who, token, seconds) {
+  sessions.set(who, { token, until: Date.now() + (seconds - 20) * 1000 });
+}
+
 async function token(who) {
   const kept = sessions.get(who);
   if (kept && kept.until > Date.now()) return kept.token;
+  if (!who.includes(":")) throw new Problem(401, "Your session has ended. Sign in again.", "session-ended");
   const response = await send("/demo/session", {
     method: "POST",
     headers: { "Content-Type": "application/json" },
     body: JSON.stringify({ as: who }),
   });
   const session = await response.json();
-  sessions.set(who, { token: session.access_token, until: Date.now() + (session.expires_in_s - 20) * 1000 });
+  keep(who, session.access_token, session.expires_in_s);
   return session.access_token;
 }
 

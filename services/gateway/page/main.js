@@ -5,22 +5,32 @@ import { loadCity, loadLoad, loadNeighbourhood, loadStates, showLive, slotOf } f
 import { loadFaults, loadQuarantine, loadRefusals, updateFaults } from "./control.js";
 import { byId, empty, failed, put, say } from "./dom.js";
 import { loadAccesses, loadBill, loadUsage, openHome, setNow } from "./home.js";
+import { finishSignIn, ME, signIn } from "./session.js";
 
-const RESIDENT = "resident:ada";
-const OPERATOR = "staff:operator";
+const DEMO = { resident: "resident:ada", operator: "staff:operator" };
+const WAITING = { resident: "Sign in to see your usage, your bills and their proofs.", operator: "For operators, after signing in." };
 const FRESH_MS = 4_000;
 
-const view = { city: null, map: false, home: false, control: false, live: null, busy: false, slot: 0, refreshed: 0, rounds: 0 };
+const view = { city: null, map: false, who: {}, home: false, control: false, live: null, busy: false, slot: 0, refreshed: 0, rounds: 0 };
 
 async function start() {
   put("home-state", empty("Opening."));
   put("control-state", empty("Opening."));
+  byId("sign-in").onclick = signIn;
+  await finishSignIn().then(signedIn).catch((error) => { WAITING.resident = error.message; });
   watch(onLive, onLost);
   await Promise.allSettled([openCity(), loadLoad()]);
 }
 
+function signedIn(roles) {
+  if (roles.includes("resident")) view.who.resident = ME;
+  if (roles.includes("operator")) view.who.operator = ME;
+}
+
 async function openCity() {
   view.city = await loadCity();
+  for (const [role, login] of Object.entries(DEMO)) if (view.city.demo_logins.includes(login)) view.who[role] ??= login;
+  byId("sign-in").hidden = view.city.mode === "demo" || Object.values(view.who).includes(ME);
   view.map = await loadNeighbourhood();
 }
 
@@ -52,7 +62,8 @@ async function refresh() {
 }
 
 async function round() {
-  if (!view.city || !view.map || !view.city.demo_logins.length) await openCity().catch(() => undefined);
+  const waiting = view.city?.mode === "demo" && !(view.map && view.city.demo_logins.length);
+  if (!view.city || waiting) await openCity().catch(() => undefined);
   await Promise.allSettled([openControl(), openResident()]);
   const slot = slotOf(view.live);
   if (slot === view.slot) return;
@@ -62,9 +73,9 @@ async function round() {
 }
 
 async function openControl() {
-  if (view.control || !has(OPERATOR, "control-state", "staff with the operator's role")) return;
+  if (view.control || !known("operator", "control-state")) return;
   try {
-    await Promise.all([loadQuarantine(OPERATOR), loadRefusals(OPERATOR), loadFaults(OPERATOR), loadStates(OPERATOR)]);
+    await Promise.all([loadQuarantine(view.who.operator), loadRefusals(view.who.operator), loadFaults(view.who.operator), loadStates(view.who.operator)]);
     view.control = true;
     put("control-state");
     say("control-who", "as an operator sees it");
@@ -75,24 +86,23 @@ async function openControl() {
 }
 
 async function openResident() {
-  if (view.home || !has(RESIDENT, "home-state", "residents")) return;
+  if (view.home || !known("resident", "home-state")) return;
   try {
-    view.home = await openHome(RESIDENT, view.live.city_time);
+    view.home = await openHome(view.who.resident, view.live.city_time);
     put("home-state", ...(view.home ? [] : [empty("No contract yet: the city is still being set up.")]));
   } catch (error) {
     put("home-state", failed(error, openResident));
   }
 }
 
-/** Whether the demo has this login; says what to expect otherwise. */
-function has(login, place, whom) {
-  if (!view.city) return false;
-  if (view.city.demo_logins.includes(login)) return true;
-  put(place, empty(view.city.mode === "demo" ? "The city is still starting; this opens by itself." : `For ${whom}: the API at /openapi.json, after signing in.`));
+/** Whether somebody with this role is here; says what to expect otherwise. */
+function known(role, place) {
+  if (!view.city || view.who[role]) return Boolean(view.city);
+  put(place, empty(view.city.mode === "demo" ? "The city is still starting; this opens by itself." : WAITING[role]));
   return false;
 }
 
-const freshControl = () => Promise.all([loadQuarantine(OPERATOR), loadRefusals(OPERATOR), loadStates(OPERATOR)]);
+const freshControl = () => Promise.all([loadQuarantine(view.who.operator), loadRefusals(view.who.operator), loadStates(view.who.operator)]);
 
 function freshHome() {
   setNow(view.live.city_time);
