@@ -45,7 +45,7 @@ _EXPLAIN = {
     plausibility.RATE: f"more than {plausibility.RATE_PERCENT} % of the physical limit away from the slot before",
     plausibility.STUCK: "the same value again and again where the meter's own week moves",
     plausibility.SPIKE: f"more than {plausibility.SPIKE_PEAK} times the meter's highest value and {plausibility.SPIKE_PROFILE} times its week",
-    plausibility.DRIFT: f"{plausibility.DRIFT_DAYS} days in a row far from the meter's own three weeks before; held until somebody decides",
+    plausibility.DRIFT: "days in a row in which sum and standby left what the three weeks before had; held until somebody decides",
     ALREADY_MEASURED: "another package measured the slot before; the first one stays",
 }
 

@@ -9,8 +9,10 @@ stuck         the same value of STUCK_MIN_WH or more STUCK_RUN times in a row wh
               may repeat for hours at a time of day when it always does), or STUCK_ALWAYS times in a row whatever the profile says.
 spike         more than SPIKE_PEAK times the highest value that counted so far, SPIKE_PROFILE times the profile around this time of the
               week, and SPIKE_FLOOR_PERCENT of the limit; after a week of history.
-drift         for DRIFT_DAYS complete days in a row both the day's sum and its standby (the LOW_RANKth lowest slot) lie above, or both
-              below, what the three weeks before had, by DRIFT_PERCENT. The device stays in quarantine until somebody decides.
+drift         both the day's sum and its standby (the LOW_RANKth lowest slot) left what the three weeks before had, in the same
+              direction: beyond every one of those days by BEYOND_PERCENT for BEYOND_DAYS complete days in a row, or FAR_PERCENT of
+              their median for FAR_DAYS. A home that is empty, or full of guests, changes its sum but not its standby. The device
+              stays in quarantine until somebody decides.
 """
 
 from __future__ import annotations
@@ -28,9 +30,11 @@ RATE_PERCENT = 85
 STUCK_RUN, STUCK_ALWAYS, STUCK_SPREAD_PERCENT, STUCK_MIN_WH = 12, 48, 30, 10
 SPIKE_PEAK, SPIKE_PROFILE, SPIKE_FLOOR_PERCENT = 2, 6, 15
 HISTORY_MIN = SLOTS_PER_WEEK
-DRIFT_DAYS, DRIFT_PERCENT, DRIFT_MIN_WH, LOW_RANK = 5, 160, 15, 5
+BEYOND_DAYS, BEYOND_PERCENT, BEYOND_MIN_WH = 3, 110, 10
+FAR_DAYS, FAR_PERCENT, FAR_MIN_WH = 5, 180, 15
+LOW_RANK = 5
 BASE_DAYS, BASE_MIN, DAY_SLOTS_MIN = 21, 14, 40
-_DAYS_KEPT = BASE_DAYS + DRIFT_DAYS
+_DAYS_KEPT = BASE_DAYS + FAR_DAYS
 _SCALE = 16  # the profile keeps sixteenths of a Wh
 _WEIGHT = 4  # a new value counts a quarter of the profile's
 _NO_DAY = -1
@@ -144,16 +148,38 @@ def _close_day(meter: Meter, day: int) -> None:
 
 
 def _drifts(days: Sequence[tuple[int, int]]) -> bool:
-    base, recent = days[:-DRIFT_DAYS], days[-DRIFT_DAYS:]
+    return _beyond_all(days[-BASE_DAYS - BEYOND_DAYS : -BEYOND_DAYS], days[-BEYOND_DAYS:]) or _far_from_median(
+        days[:-FAR_DAYS], days[-FAR_DAYS:]
+    )
+
+
+def _beyond_all(base: Sequence[tuple[int, int]], recent: Sequence[tuple[int, int]]) -> bool:
     if len(base) < BASE_MIN:
         return False
-    usual_sum, usual_low = _median([total for total, _ in base]), _median([low for _, low in base])
-    above = all(_exceeds(total, usual_sum) and _exceeds(low, usual_low, DRIFT_MIN_WH) for total, low in recent)
-    return above or all(_exceeds(usual_sum, total) and _exceeds(usual_low, low, DRIFT_MIN_WH) for total, low in recent)
+    sums, lows = [total for total, _ in base], [low for _, low in base]
+    above, below = (max(sums), max(lows)), (min(sums), min(lows))
+    return _all_apart(recent, above, below, BEYOND_PERCENT, BEYOND_MIN_WH)
 
 
-def _exceeds(value: int, usual: int, by: int = 0) -> bool:
-    return value * 100 > usual * DRIFT_PERCENT and value - usual >= by
+def _far_from_median(base: Sequence[tuple[int, int]], recent: Sequence[tuple[int, int]]) -> bool:
+    if len(base) < BASE_MIN:
+        return False
+    usual = (_median([total for total, _ in base]), _median([low for _, low in base]))
+    return _all_apart(recent, usual, usual, FAR_PERCENT, FAR_MIN_WH)
+
+
+def _all_apart(
+    recent: Sequence[tuple[int, int]], above: tuple[int, int], below: tuple[int, int], percent: int, min_wh: int
+) -> bool:
+    """Whether sum and standby of all the days exceed `above`, or all fall short of `below`, by the percentage."""
+    over = all(_exceeds(total, above[0], percent, 0) and _exceeds(low, above[1], percent, min_wh) for total, low in recent)
+    return over or all(
+        _exceeds(below[0], total, percent, 0) and _exceeds(below[1], low, percent, min_wh) for total, low in recent
+    )
+
+
+def _exceeds(value: int, usual: int, percent: int, by: int) -> bool:
+    return value * 100 > usual * percent and value - usual >= by
 
 
 def _median(values: Sequence[int]) -> int:
