@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from simulation import catalogue
 from services.commands.progress import progress
+from simulation import catalogue
 
 
 def add(subparsers: Any) -> None:

@@ -6,17 +6,18 @@ import argparse
 import asyncio
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from citykit import telemetry
 from citykit.run import locked
-from citykit.settings import TelemetrySettings, read_settings
+from citykit.settings import CitySettings, TelemetrySettings, read_settings
 from services.commands.progress import Bars, progress
 from services.demo.city import DemoCity, Options
 from services.demo.summary import Summary, memory_watch, write_summary
 from simulation.faults import FAULTS
-from simulation.neighbourhood import load_neighbourhood
+from simulation.neighbourhood import Neighbourhood, load_neighbourhood
 
 _SPEED_MAX = 100_000
 _PORT_MAX = 65_535
@@ -67,7 +68,7 @@ async def _run(arguments: argparse.Namespace, settings: Any, bars: Bars, summary
             port=arguments.port,
             state=arguments.state,
             faults=arguments.faults,
-            settings=settings,
+            settings=demo_settings(settings, neighbourhood, arguments.port),
             neighbourhood=neighbourhood,
         )
         if not stopping.is_set():
@@ -75,6 +76,13 @@ async def _run(arguments: argparse.Namespace, settings: Any, bars: Bars, summary
     bars.say(
         f"Stopped. {summary.readings} readings accepted, {summary.bills} bills, {summary.anchored_entries} entries anchored."
     )
+
+
+def demo_settings(settings: CitySettings, neighbourhood: Neighbourhood, port: int) -> CitySettings:
+    """The settings, with the simulation's manufacturer trusted and the demo's own address."""
+    keys = ",".join(f"{name}={key.hex()}" for name, key in neighbourhood.manufacturers.items())
+    general = replace(settings.general, public_url=settings.general.public_url or f"http://127.0.0.1:{port}")
+    return replace(settings, general=general, identity=replace(settings.identity, manufacturers=keys))
 
 
 def seconds(text: str) -> float:

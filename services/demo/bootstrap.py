@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import grpc.aio
+
 from city.access.v1 import access_pb2
 from city.identity.v1 import identity_service_pb2 as identity
 from city.identity.v1.identity_service_pb2_grpc import IdentityServiceStub
 from city.metering.v1 import metering_service_pb2 as metering
 from city.metering.v1.metering_service_pb2_grpc import MeteringServiceStub
-
 from citykit.canonical import encode
 from simulation.neighbourhood import Neighbourhood
 

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import sys
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable, Coroutine
+from dataclasses import dataclass
 from datetime import date, datetime
+from functools import partial
 from pathlib import Path
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import uvicorn
-from city.metering.v1 import metering_service_pb2 as metering
-from city.metering.v1.metering_service_pb2_grpc import MeteringServiceStub
-from city.notary.v1 import notary_service_pb2 as notary
-from city.notary.v1.notary_service_pb2_grpc import NotaryServiceStub
 
+from city.metering.v1 import metering_service_pb2 as metering
+from city.notary.v1 import notary_service_pb2 as notary
 from citykit.clock import ReplayClock
 from citykit.errors import EnvironmentFault, Unavailable
 from citykit.ids import system_randomness
@@ -28,6 +27,9 @@ from services.demo.bootstrap import CONTRACT_START, Bootstrap
 from services.demo.place import Place, read_place, write_place
 from services.demo.starting import StartingGate
 from services.demo.summary import Summary
+from services.gateway.app.calls import LONG_DEADLINE_S, Calls
+from services.gateway.app.demo import DemoSessions
+from services.gateway.main import DEMO_LOGINS as LOGINS
 from services.registry import builders
 from services.world import embedded_world
 from simulation.driver import Driver
@@ -36,6 +38,9 @@ from simulation.neighbourhood import Neighbourhood
 ZONE = ZoneInfo("Europe/London")
 CONTRACTS_FROM = datetime(2016, 10, 4, tzinfo=ZONE)
 LIVE_FROM = datetime(2016, 11, 8, tzinfo=ZONE)
+RESIDENT = "resident:ada"
+GRACE_S = 3 * 86_400
+"""How long after a month's end its bills are made: late readings still count."""
 _SAVE_EVERY_S = 2.0
 _ANCHOR_WAIT_S = 60.0
 _POLL_S = 0.05
@@ -59,7 +64,6 @@ class Options:
     faults: tuple[str, ...]
     settings: CitySettings
     neighbourhood: Neighbourhood
-    notes: tuple[str, ...] = field(default=())
 
 
 class DemoCity:
@@ -84,9 +88,9 @@ class DemoCity:
                     await self._until(stopping, self._start(process, driver, gate))
                     await self._until(stopping, self._live(process, driver))
 
-    async def _until(self, stopping: asyncio.Event, work: object) -> None:
+    async def _until(self, stopping: asyncio.Event, work: Coroutine[None, None, None]) -> None:
         """Runs `work` unless and until stopped."""
-        task = asyncio.ensure_future(work)  # type: ignore[arg-type,var-annotated]
+        task = asyncio.create_task(work)
         stop = asyncio.create_task(stopping.wait())
         await asyncio.wait({task, stop}, return_when=asyncio.FIRST_COMPLETED)
         stop.cancel()
@@ -100,8 +104,7 @@ class DemoCity:
             gate.progress = f"{what}: {done} of {total}"
             self._bars.report(what, done, total)
 
-        dial = _dial(process)
-        await Bootstrap(dial, self._options.neighbourhood, self._options.state / "demo-logins.json").run()
+        await Bootstrap(partial(process.dial, "demo"), self._options.neighbourhood, self._options.state / LOGINS).run()
         past = max(self._place.city_time, LIVE_FROM.timestamp())
         await driver.backfill(process.anonymous(), CONTRACTS_FROM.timestamp(), past, report)
         self._clock.advance_to(past)
@@ -111,13 +114,13 @@ class DemoCity:
 
     async def _bill(self, process: Process, report: Callable[[str, int, int], None]) -> None:
         """Closes every month that has ended, and checks ada's newest bill with the offline verifier."""
-        service = MeteringServiceStub(_dial(process)("metering"))
+        calls = Calls(partial(process.dial, "demo"))
         for start, end in closed_periods(self._clock.now()):
             report(f"bills {start} to {end}", 0, 1)
             request = metering.RunBillingRequest(
                 request_id=f"demo-billing-{start}", from_date=start.isoformat(), to_date=end.isoformat()
             )
-            answer = await service.RunBilling(request)
+            answer = await calls.ask("metering", "RunBilling", request, timeout_s=LONG_DEADLINE_S)
             if answer.run not in self._place.runs:
                 self._place.runs.append(answer.run)
                 self._summary.bills += answer.bills
@@ -128,34 +131,24 @@ class DemoCity:
         """Writes trust.json and the bundles of ada's bills to out/, and checks each with the verifier."""
         out = self._options.state / "out"
         (out / "bundles").mkdir(parents=True, exist_ok=True)
-        trust = await NotaryServiceStub(_dial(process)("notary")).GetTrust(notary.GetTrustRequest())
+        calls = Calls(partial(process.dial, "gateway"))
+        trust = await calls.ask("notary", "GetTrust", notary.GetTrustRequest())
         (out / "trust.json").write_text(trust.json + "\n", encoding="utf-8")
-        home = next(meter for meter in self._options.neighbourhood.meters if meter.resident)
-        for bill in await self._bills(process, home.meter_point):
-            path = out / "bundles" / f"{bill}.json"
+        sessions = DemoSessions(self._options.state / LOGINS, calls, system_randomness)
+        token = (await sessions.open(RESIDENT)).access_token
+        for bill in (await calls.ask("metering", "ListBills", metering.ListBillsRequest(page_size=500), token)).bills:
+            path = out / "bundles" / f"{bill.id}.json"
             if not path.exists():
-                path.write_bytes(await self._bundle(process, bill))
+                path.write_bytes(await self._bundle(calls, token, bill.id))
                 await self._check(path, out / "trust.json")
 
-    async def _bills(self, process: Process, meter_point: str) -> list[str]:
-        service = MeteringServiceStub(_dial(process)("metering"))
-        found: list[str] = []
-        token = ""
-        while True:
-            page = await service.ListBills(metering.ListBillsRequest(page_size=500, page_token=token))
-            found += [bill.id for bill in page.bills if bill.meter_point == meter_point]
-            token = page.next_page_token
-            if not token:
-                return found
-
-    async def _bundle(self, process: Process, bill: str) -> bytes:
+    async def _bundle(self, calls: Calls, token: str, bill: str) -> bytes:
         """The bundle, once the bill is anchored."""
-        service = MeteringServiceStub(_dial(process)("metering"))
         for _ in range(int(_ANCHOR_WAIT_S / _POLL_S)):
-            found = await service.GetBill(metering.GetBillRequest(bill=bill, purpose="demo artefacts"))
+            found = await calls.ask("metering", "GetBill", metering.GetBillRequest(bill=bill), token)
             if found.bill.provable:
-                request = metering.GetBillBundleRequest(bill=bill, purpose="demo artefacts")
-                return (await service.GetBillBundle(request)).bundle_json
+                request = metering.GetBillBundleRequest(bill=bill)
+                return bytes((await calls.ask("metering", "GetBillBundle", request, token)).bundle_json)
             await asyncio.sleep(_POLL_S)
         raise Unavailable(
             f"the bill {bill} was not anchored within {_ANCHOR_WAIT_S:.0f} s; `city log list` shows the anchors"
@@ -195,8 +188,8 @@ class DemoCity:
     @contextlib.asynccontextmanager
     async def _counting(self, process: Process, driver: Driver) -> AsyncIterator[None]:
         """Keeps the place of the replay on disk and, at the end, the run's counts."""
-        service = NotaryServiceStub(process.anonymous())
-        before = await _anchored(service)
+        calls = Calls(partial(process.dial, "demo"))
+        before = await _anchored(calls)
 
         async def keep() -> None:
             while True:
@@ -212,7 +205,7 @@ class DemoCity:
             counts = driver.counts
             self._summary.packages, self._summary.readings = counts.packages, counts.readings
             self._summary.rejected, self._summary.quarantined = counts.rejected, counts.quarantined
-            self._summary.anchored_entries = await _anchored(service) - before
+            self._summary.anchored_entries = await _anchored(calls) - before
 
 
 def closed_periods(now: float) -> list[tuple[date, date]]:
@@ -221,7 +214,7 @@ def closed_periods(now: float) -> list[tuple[date, date]]:
     start = date.fromisoformat(CONTRACT_START)
     while True:
         end = _next_month(start)
-        if datetime(end.year, end.month, end.day, tzinfo=ZONE).timestamp() > now:
+        if _close_of(end) > now:
             return periods
         periods.append((start, end))
         start = end
@@ -231,24 +224,24 @@ def next_close(now: float) -> float:
     """When the running month ends."""
     periods = closed_periods(now)
     end = _next_month(periods[-1][1] if periods else date.fromisoformat(CONTRACT_START))
-    return datetime(end.year, end.month, end.day, tzinfo=ZONE).timestamp() + 1
+    return _close_of(end)
+
+
+def _close_of(end: date) -> float:
+    return datetime(end.year, end.month, end.day, tzinfo=ZONE).timestamp() + GRACE_S
 
 
 def _next_month(day: date) -> date:
     return day.replace(year=day.year + day.month // 12, month=day.month % 12 + 1)
 
 
-def _dial(process: Process) -> Callable[[str], object]:
-    return lambda service: process.dial("demo", service)
-
-
-async def _anchored(service: NotaryServiceStub) -> int:
-    heads = await service.ListLogs(notary.ListLogsRequest())
+async def _anchored(calls: Calls) -> int:
+    heads = await calls.ask("notary", "ListLogs", notary.ListLogsRequest())
     return sum(head.anchored_size for head in heads.heads)
 
 
 @contextlib.asynccontextmanager
-async def serving(application: object, port: int) -> AsyncIterator[None]:
+async def serving(application: Callable[..., Any], port: int) -> AsyncIterator[None]:
     """Serves HTTP on the loopback address.
 
     Raises:
@@ -269,15 +262,10 @@ async def serving(application: object, port: int) -> AsyncIterator[None]:
         raise EnvironmentFault(f"port {port} is taken by another program; name another with --port") from None
     server = uvicorn.Server(config)
     server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
-    task = asyncio.create_task(server._serve(sockets=[listening]))  # noqa: SLF001 - serve() would take over Ctrl-C
+    task = asyncio.create_task(server._serve(sockets=[listening]))
     try:
         yield
     finally:
         server.should_exit = True
         await task
         listening.close()
-
-
-def dumps(document: object) -> str:
-    """JSON for people."""
-    return json.dumps(document, indent=2)

@@ -1,0 +1,7 @@
+"""stub"""
+
+from typing import Any
+
+
+def add(subparsers: Any) -> None:
+    return
