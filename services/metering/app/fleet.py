@@ -78,11 +78,16 @@ class Fleet:
     def __len__(self) -> int:
         return len(self._devices)
 
-    async def find(self, names: Iterable[str]) -> None:
-        """Asks identity for devices metering has not heard of, at most 64 a call; the absent are remembered for 10 s."""
+    async def find(self, names: Iterable[str]) -> set[str]:
+        """Asks identity for devices metering has not heard of; the absent are remembered for 10 s.
+
+        Returns:
+            Those beyond the 64 of one call, not asked for.
+        """
         now = self._monotonic()
-        asked = [name for name in names if name not in self._devices and self._absent.get(name, 0.0) <= now]
+        asked = [name for name in sorted(names) if name not in self._devices and self._absent.get(name, 0.0) <= now]
         await asyncio.gather(*(self._find(name) for name in asked[:LOOKUPS_MAX]))
+        return set(asked[LOOKUPS_MAX:])
 
     async def _find(self, device: str) -> None:
         async with self._lookups:

@@ -38,6 +38,7 @@ from services.metering.store.packages import (
 )
 
 PACKAGES_MAX = 256
+LOOKUP_WAIT_MS = 200
 THREADS = 2
 _CHUNK = 32
 _EXPLAIN = {
@@ -103,15 +104,14 @@ class Ingest:
         if not unknown:
             return findings
         try:
-            await self._fleet.find(unknown)
+            later = await self._fleet.find(unknown)
         except CityError as error:
             wait = int((error.retry_after_s or 1.0) * 1_000)
-            away = Refusal("identity-away", "the device is not known here and identity cannot be asked now; send again", wait)
-            return [away if isinstance(item, Unknown) else item for item in findings]
+            return _put_off(findings, unknown, "identity-away", "identity cannot be asked now", wait)
         again = [n for n, item in enumerate(findings) if isinstance(item, Unknown) and self._fleet.get(item.device)]
         for number, finding in zip(again, await self._open_known([raws[n] for n in again]), strict=True):
             findings[number] = finding
-        return findings
+        return _put_off(findings, later, "device-lookup", f"{LOOKUPS_MAX} others of the request were looked up first", LOOKUP_WAIT_MS)
 
     async def _open_known(self, raws: Sequence[bytes]) -> list[Opened | Unknown | Refusal]:
         latest = unix(self._clock) + self._tolerance
@@ -124,8 +124,7 @@ class Ingest:
         if isinstance(finding, Unknown):
             return Refusal(
                 UNKNOWN_DEVICE,
-                f"no device {finding.device!r} is registered in this city; register it with its voucher first"
-                f" (at most {LOOKUPS_MAX} unknown devices are looked up a request)",
+                f"no device {finding.device!r} is registered in this city; register it with its voucher first",
             )
         if isinstance(finding, Opened):
             return self._buckets.take(finding.device.id, len(finding.readings)) or finding
@@ -179,6 +178,13 @@ class Ingest:
             telemetry.METERING_READINGS.labels("accepted").inc(len(answer.held) - held)
             if held:
                 telemetry.METERING_READINGS.labels("quarantined").inc(held)
+
+
+def _put_off(
+    findings: list[Opened | Unknown | Refusal], devices: set[str], reason: str, why: str, wait_ms: int
+) -> list[Opened | Unknown | Refusal]:
+    refusal = Refusal(reason, f"the device is not known here yet and {why}; send again", wait_ms)
+    return [refusal if isinstance(item, Unknown) and item.device in devices else item for item in findings]
 
 
 def _accepted_message(item: Candidate, held: Sequence[str], now: int) -> Message:

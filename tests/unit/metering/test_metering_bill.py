@@ -44,7 +44,9 @@ from tests.unit.metering.homes import bill_input, october, tariff
 GOLDEN = Path(__file__).parents[2] / "golden" / "metering"
 
 
-@pytest.mark.parametrize(("numerator", "denominator", "rounded"), [(0, 10, 0), (4, 10, 0), (5, 10, 1), (15, 10, 2), (14, 10, 1)])
+@pytest.mark.parametrize(
+    ("numerator", "denominator", "rounded"), [(0, 10, 0), (4, 10, 0), (5, 10, 1), (15, 10, 2), (14, 10, 1)]
+)
 def test_half_up(numerator: int, denominator: int, rounded: int) -> None:
     assert half_up(numerator, denominator) == rounded
 
@@ -174,7 +176,9 @@ A, B, C = b"a" * 32, b"b" * 32, b"c" * 32
         (Head(5, C), {}, (1, A, A), "chain-broken"),
     ],
 )
-def test_places_in_the_chain(head: Head, known: dict[int, Known], package: tuple[int, bytes, bytes], expected: str) -> None:
+def test_places_in_the_chain(
+    head: Head, known: dict[int, Known], package: tuple[int, bytes, bytes], expected: str
+) -> None:
     placement = place(head, known, *package)
     assert (placement.reason if isinstance(placement, Refusal) else placement) == expected
 

@@ -38,7 +38,14 @@ def test_the_feed_holds_each_resource_with_its_links() -> None:
     assert [child.tag.removeprefix(ATOM) for child in root][:3] == ["id", "title", "updated"]
     entries = root.findall(f"{ATOM}entry")
     kinds = [entry.findtext(f"{ATOM}title") for entry in entries]
-    assert kinds == ["UsagePoint", "LocalTimeParameters", "ReadingType", "MeterReading", "IntervalBlock", "IntervalBlock"]
+    assert kinds == [
+        "UsagePoint",
+        "LocalTimeParameters",
+        "ReadingType",
+        "MeterReading",
+        "IntervalBlock",
+        "IntervalBlock",
+    ]
     ids = [entry.findtext(f"{ATOM}id") or "" for entry in entries]
     assert len(set(ids)) == len(ids)
     assert all(id_.startswith("urn:uuid:") for id_ in ids)
@@ -66,7 +73,11 @@ def test_blocks_are_local_days_with_every_reading() -> None:
     readings = [reading for block in blocks for reading in block.findall(f"{ESPI}IntervalReading")]
     assert names(readings[0]) == ["ReadingQuality", "timePeriod", "value"]
     found = [
-        (reading.findtext(f"{ESPI}timePeriod/{ESPI}start"), reading.findtext(f"{ESPI}value"), reading.findtext(f"{ESPI}ReadingQuality/{ESPI}quality"))
+        (
+            reading.findtext(f"{ESPI}timePeriod/{ESPI}start"),
+            reading.findtext(f"{ESPI}value"),
+            reading.findtext(f"{ESPI}ReadingQuality/{ESPI}quality"),
+        )
         for reading in readings
     ]
     codes = {"measured": "17", "estimated": "8", "quarantined": "10"}
@@ -76,7 +87,12 @@ def test_blocks_are_local_days_with_every_reading() -> None:
 def test_local_time_follows_the_zone() -> None:
     london = contents(document([]), "LocalTimeParameters")[0]
     assert names(london) == ["dstEndRule", "dstOffset", "dstStartRule", "tzOffset"]
-    assert values(london) == {"dstEndRule": "AE0E2000", "dstOffset": "3600", "dstStartRule": "3E0E1000", "tzOffset": "0"}
+    assert values(london) == {
+        "dstEndRule": "AE0E2000",
+        "dstOffset": "3600",
+        "dstStartRule": "3E0E1000",
+        "tzOffset": "0",
+    }
     utc = contents(document([], "UTC"), "LocalTimeParameters")[0]
     assert values(utc) == {"dstEndRule": "FFFFFFFF", "dstOffset": "0", "dstStartRule": "FFFFFFFF", "tzOffset": "0"}
 

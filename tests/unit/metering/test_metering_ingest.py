@@ -31,7 +31,10 @@ async def count(ramp: OnRamp, table: Any) -> int:
 
 
 def reasons(answers: Sequence[Any]) -> list[str]:
-    return [item.reason if isinstance(item, Refusal) else type(item).__name__ if isinstance(item, Accepted) else str(item) for item in answers]
+    return [
+        item.reason if isinstance(item, Refusal) else type(item).__name__ if isinstance(item, Accepted) else str(item)
+        for item in answers
+    ]
 
 
 def kept(answer: object) -> list[str]:
@@ -168,6 +171,17 @@ async def test_while_identity_is_away_an_unheard_device_waits(tmp_path: Path) ->
         assert refused(answers[0]).retry_after_ms == 2_000
 
 
+async def test_more_unheard_devices_than_are_looked_up_at_once_wait(tmp_path: Path) -> None:
+    async with on_ramp(tmp_path) as ramp:
+        meters = [device(n) for n in range(1, 101)]
+        for meter in meters:
+            ramp.fleet.elsewhere[meter.name] = DeviceRow(meter.name, START, None, (meter.key(),))
+        raws = [meter.package([0]) for meter in meters]
+        found = reasons(await ramp.ingest.handle(raws))
+        assert (found.count("no-meter-point"), found.count("device-lookup")) == (64, 36)
+        assert set(reasons(await ramp.ingest.handle(raws))) == {"no-meter-point"}
+
+
 async def test_a_flood_from_one_device_is_deferred_and_harms_no_other(tmp_path: Path) -> None:
     async with on_ramp(tmp_path, MeteringSettings(device_rate_per_s=1, device_burst=10)) as ramp:
         loud, calm = device(1), device(2)
@@ -198,7 +212,9 @@ async def test_a_reading_beyond_its_range_is_held_with_an_explanation(tmp_path: 
         assert "-5 Wh" in entry.explanation
         await ramp.ingest.handle([meter.package([4], [-1])])
         assert [row.readings for row in await rows(ramp, QUARANTINE)] == [3]
-        assert [m.headers["ce_type"] for _, m in await ramp.store.outbox(10)].count(b"city.metering.v1.DeviceQuarantined") == 1
+        assert [m.headers["ce_type"] for _, m in await ramp.store.outbox(10)].count(
+            b"city.metering.v1.DeviceQuarantined"
+        ) == 1
 
 
 async def test_a_slot_measured_before_keeps_its_first_value(tmp_path: Path) -> None:

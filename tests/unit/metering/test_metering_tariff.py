@@ -134,7 +134,13 @@ def test_a_published_version_never_changes() -> None:
     assert submit(Tariffs(), tx, "get", id="homes-2016", version=1) == tariff()
 
 
-RUN = {"run": "run-1", "period": "2016-10-04/2016-11-04", "count": 2, "root": "0" * 64, "tariff": {"id": "t", "version": 1}}
+RUN = {
+    "run": "run-1",
+    "period": "2016-10-04/2016-11-04",
+    "count": 2,
+    "root": "0" * 64,
+    "tariff": {"id": "t", "version": 1},
+}
 
 
 def test_a_run_closes_once() -> None:
