@@ -48,7 +48,7 @@ def test_it_shows_the_city_and_asks_no_other_host(site: Site, visit: Open) -> No
     expect(page.locator("#provenance")).to_contain_text("shifted by 515 weeks")
     expect(page.locator("#attributions")).to_contain_text("CC BY 4.0")
     expect(page.locator("#tile-load")).to_have_text("27 kW")
-    expect(page.locator("#tile-quarantine")).to_have_text("2")
+    expect(page.locator("#tile-quarantine")).to_have_text("3")
     expect(page.locator("#logs")).to_contain_text("anchored at")
     expect(page.locator("#quarantine")).to_contain_text("9,820 Wh in one slot")
     expect(page.locator("#refusals")).to_contain_text("bad-signature")

@@ -107,7 +107,7 @@ async def test_the_live_stream_shows_the_city(city: FakeCity) -> None:
                 "metering.events",
                 "identity.events",
             ]
-            assert event["quarantine"] == {"devices": 2, "reasons": {"drift": 1, "stuck": 1}}
+            assert event["quarantine"] == {"devices": 3, "held": 2, "reasons": {"drift": 1, "spike": 1, "stuck": 1}}
             assert event["load"] is None, "a part that is away is null"
 
 

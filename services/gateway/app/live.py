@@ -167,16 +167,20 @@ async def _load(calls: Calls) -> list[dict[str, int]]:
 
 
 async def _quarantine(calls: Calls) -> dict[str, Any]:
-    reasons: Counter[str] = Counter()
+    """Devices with readings set aside, each counted once with its newest reason; `held`: new readings are held, too."""
+    reasons: dict[str, str] = {}
+    held: set[str] = set()
     token = ""
     for _ in range(QUARANTINE_PAGES_MAX):
         request = metering.ListQuarantineRequest(page_size=QUARANTINE_PAGE, page_token=token)
         answer = await calls.ask("metering", "ListQuarantine", request, timeout_s=DEADLINE_S)
-        reasons.update(entry.reason for entry in answer.entries if entry.open)
+        for entry in answer.entries:
+            reasons.setdefault(entry.device, entry.reason)
+        held.update(entry.device for entry in answer.entries if entry.open)
         token = answer.next_page_token
         if not token:
             break
-    return {"devices": reasons.total(), "reasons": dict(sorted(reasons.items()))}
+    return {"devices": len(reasons), "held": len(held), "reasons": dict(sorted(Counter(reasons.values()).items()))}
 
 
 async def _replay(calls: Calls) -> dict[str, Any]:

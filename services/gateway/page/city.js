@@ -68,7 +68,7 @@ function showLoadTile(point) {
 function showQuarantineTile(quarantine) {
   say("tile-quarantine", number(quarantine.devices));
   const reasons = Object.entries(quarantine.reasons).map(([reason, count]) => `${count} ${reason}`);
-  say("tile-quarantine-note", reasons.join(", ") || "nothing is held now");
+  say("tile-quarantine-note", reasons.join(", ") || "every reading is believable");
 }
 
 function showHeads(heads) {
@@ -110,7 +110,7 @@ function showHead(node, head) {
 function anchor(head) {
   const link = el("a", { href: `/api/v1/ledger/transactions/${head.anchor_transaction}`, title: "Evidence of the ledger transaction" }, el("code", {}, short(head.anchor_transaction)));
   const at = head.anchored_at ? ` at ${when(head.anchored_at, "moment")}` : "";
-  return [`${number(head.anchored_size)} anchored${at} in transaction `, link, " · root ", el("code", {}, short(head.anchored_root))];
+  return [`${number(head.anchored_size)} anchored${at} · tx `, link, " · root ", el("code", {}, short(head.anchored_root))];
 }
 
 /** The city's load over 48 hours. */

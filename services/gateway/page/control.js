@@ -36,7 +36,7 @@ export async function loadQuarantine(who) {
 }
 
 function entry(item) {
-  const state = el("span", { class: item.open ? "tag warn" : "tag" }, item.open ? "held" : "released");
+  const state = el("span", { class: item.open ? "tag warn" : "tag" }, item.open ? "device held" : "readings held");
   return el("li", {},
     el("div", { class: "split" }, el("h3", {}, item.meter_point, " ", el("span", { class: "muted small" }, item.device)), state),
     el("p", {}, el("b", {}, item.reason), item.explanation ? `: ${item.explanation}` : ""),

@@ -83,7 +83,7 @@ export const scrolling = (name, list) => el("div", { class: "scroll", tabindex: 
 
 export const seconds = (text) => Math.floor(Date.parse(text) / 1000);
 export const plural = (count, one, many) => `${number(count)} ${count === 1 ? one : many}`;
-export const short = (hash) => `${hash.slice(0, 8)}…${hash.slice(-4)}`;
+export const short = (hash) => `${hash.slice(0, 8)}…`;
 
 /** What went wrong, in words, with a way on. */
 export function failed(error, retry) {
