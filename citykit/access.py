@@ -389,16 +389,24 @@ class _UnaryStream(_Bearer, grpc.aio.UnaryStreamClientInterceptor):  # type: ign
         return await continuation(self._details(client_call_details), request)
 
 
+class _StreamUnary(_Bearer, grpc.aio.StreamUnaryClientInterceptor):  # type: ignore[type-arg]
+    async def intercept_stream_unary(self, continuation: Any, client_call_details: Any, request_iterator: Any) -> Any:
+        return await continuation(self._details(client_call_details), request_iterator)
+
+
 class _StreamStream(_Bearer, grpc.aio.StreamStreamClientInterceptor):  # type: ignore[type-arg]
     async def intercept_stream_stream(self, continuation: Any, client_call_details: Any, request_iterator: Any) -> Any:
         return await continuation(self._details(client_call_details), request_iterator)
 
 
+_KINDS = (_UnaryUnary, _UnaryStream, _StreamUnary, _StreamStream)
+
+
 def bearer_client_interceptors(tokens: ServiceTokens, audience: str) -> list[Any]:
     """Interceptors that show this service's token to `audience` unless the call carries one."""
-    return [kind(lambda: tokens.token(audience)) for kind in (_UnaryUnary, _UnaryStream, _StreamStream)]
+    return [kind(lambda: tokens.token(audience)) for kind in _KINDS]
 
 
 def bearer_interceptors_of(token: str) -> list[Any]:
     """Interceptors that show one given token."""
-    return [kind(lambda: token) for kind in (_UnaryUnary, _UnaryStream, _StreamStream)]
+    return [kind(lambda: token) for kind in _KINDS]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import time
+import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -19,6 +22,8 @@ from citykit import errors, telemetry
 MESSAGE_MAX_BYTES = 16 * 1024 * 1024
 """Of one gRPC message; a month's proof bundle fits."""
 _DOMAIN = "provable.city"
+_PLACES_MAX = 4
+"""Innermost frames of a fault that are logged."""
 _TREE: dict[grpc.StatusCode, type[errors.CityError]] = {
     kind.code: kind
     for kind in (
@@ -147,13 +152,19 @@ class _Watch:
         if isinstance(error, grpc.aio.AioRpcError):
             error = city_error(error)
         if not isinstance(error, errors.CityError):
-            fields = {"rpc": self._rpc, "kind": type(error).__name__}
-            telemetry.logger(self._service).error("call-failed", extra={"fields": fields}, exc_info=error)
-            error = errors.CityError("something in the city failed; the operators see it in the log. Try again later")
+            error = self._failed(error)
         self._code = error.code
         status = rpc_status.to_status(status_of(error))
         context.set_trailing_metadata(status.trailing_metadata)
         await context.abort(status.code, status.details)
+
+    def _failed(self, error: Exception) -> errors.CityError:
+        """Logs a fault of ours by kind and place: its text may hold personal data (a database's quotes the row)."""
+        number = os.urandom(4).hex()
+        places = [f"{Path(frame.filename).name}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)]
+        fields = {"rpc": self._rpc, "kind": type(error).__name__, "number": number, "at": places[-_PLACES_MAX:]}
+        telemetry.logger(self._service).error("call-failed", extra={"fields": fields})
+        return errors.CityError(f"something in the city failed (number {number} in its log); try again later")
 
 
 def service_of(full_name: str) -> str:
