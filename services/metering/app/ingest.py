@@ -167,7 +167,7 @@ class Ingest:
     def _count(self, findings: Sequence[Opened | Unknown | Refusal], answers: Sequence[Answer]) -> None:
         for finding, answer in zip(findings, answers, strict=True):
             if isinstance(answer, Refusal):
-                device = finding.device.id if isinstance(finding, Opened) else ""
+                device = finding.device.id if isinstance(finding, Opened) else answer.device
                 self._refusals.add(answer, device, unix(self._clock))
                 telemetry.METERING_PACKAGES.labels("deferred" if answer.retry_after_ms else "rejected", answer.reason).inc()
         taken = [answer for answer in answers if isinstance(answer, Accepted)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from citykit.package import Package, PackageError, parse_package, verify_package
 from services.metering.app.fleet import Device, Fleet
@@ -59,8 +59,9 @@ def _verified(raw: bytes, parsed: Package, device: Device, latest: int) -> Opene
             " sign with the device's own key, or rotate the key at identity first",
         )
     if device.meter_point is None:
-        return Refusal("no-meter-point", "the device is registered but at no meter point; RegisterMeterPoints first")
+        message = "the device is registered but at no meter point; RegisterMeterPoints first"
+        return Refusal("no-meter-point", message, device=device.id)
     refusal = check_claims(device.standing, parsed.sequence, parsed.times[0], parsed.times[-1], latest)
     if refusal is not None:
-        return refusal
+        return replace(refusal, device=device.id)
     return Opened(device, raw, parsed, tuple(zip(parsed.times, parsed.energies_wh, strict=True)))

@@ -31,11 +31,15 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why a package is not taken: machine word, and what to do; with a wait it is deferred and may come again."""
+    """Why a package is not taken: machine word, and what to do; with a wait it is deferred and may come again.
+
+    `device` is set where the package's signature proved whose it is.
+    """
 
     reason: str
     message: str
     retry_after_ms: int = 0
+    device: str = ""
 
 
 FIRST = Head(0, START_HASH)
