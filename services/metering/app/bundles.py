@@ -33,6 +33,7 @@ from services.metering.store.devices import Key, device_keys
 from services.metering.store.proofs import PackageRow
 
 FORMAT = "city.bundle.v1"
+NO_PACKAGES = "no-packages"
 PACKAGES_MAX = 10_000
 UNPROVEN_MAX = 200
 _TIMEOUT_S = 30.0
@@ -91,7 +92,9 @@ class Bundles:
             packages, _, _ = await self.store.read(partial(_bill_parts, row, canonical.decode(row.document)))
             try:
                 await self._log_part(packages)
-            except CityError:
+            except CityError as error:
+                if error.reason == NO_PACKAGES:
+                    continue  # erased since: never provable, and no hindrance to the others
                 return
             await self.store.write(partial(stored.set_provable, [row.id]))
 
@@ -112,7 +115,7 @@ class Bundles:
         if not 0 < len(packages) <= PACKAGES_MAX:
             raise FailedPrecondition(
                 f"{len(packages)} packages; a bundle holds 1 to {PACKAGES_MAX}. Choose another range (erased packages cannot be proven)",
-                reason="no-packages",
+                reason=NO_PACKAGES,
             )
         commitments = [commitment(row.salt, row.content) for row in packages]
         request = notary.GetBatchProofRequest(log=events.READINGS_LOG, commitments=commitments)

@@ -46,15 +46,18 @@ class Estimates:
         self._after_s = after_h * 3_600
         self._done: dict[str, int] = {}
         self._seen_due = 0
+        self._worked_to = 0
 
     async def run(self) -> int:
         """Estimates what is due; returns how many slots."""
         due = (unix(self._clock) - self._after_s) // STEP_S * STEP_S
         bound, self._seen_due = self._seen_due, due
-        if not bound:
+        if bound <= self._worked_to:
             return 0
         contracts = await self._store.read(lambda c: contracts_between(c, "0000-01-01", _FOREVER))
-        return sum([await self._estimate(row, min(bound, due)) for row in contracts])
+        count = sum([await self._estimate(row, bound) for row in contracts])
+        self._worked_to = bound
+        return count
 
     async def _estimate(self, row: ContractRow, bound: int) -> int:
         span = self._people.span_of(row)
