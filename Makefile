@@ -1,0 +1,71 @@
+# What one types. `make help` lists it.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+ARGS ?=
+N ?=
+# coverage floors, percent; COVERAGE=0 DOMAIN_COVERAGE=0 switches the gate off
+COVERAGE ?= 90
+DOMAIN_COVERAGE ?= 100
+
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
+BIN := .venv/bin
+SOURCES := citykit services simulation verifier tools tests
+DOMAIN := services/*/domain.py,services/*/domain/*,services/*/contract.py
+
+define install
+if [ -z "$(PYTHON)" ]; then \
+	echo "setup: Python 3.11 or newer is needed; the PATH has $$(python3 --version 2>&1 || echo none)." \
+		"Install it, or name it: make PYTHON=/path/to/python3.12 $(MAKECMDGOALS)" >&2; exit 3; \
+fi; "$(PYTHON)" tools/bootstrap.py $(1)
+endef
+
+.PHONY: help setup dev run test check fix gen lock image bench crash mutate
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## install what running needs into .venv, without running
+	@$(call install,run)
+
+dev:
+	@$(call install,dev)
+
+run: setup ## the whole city in one process; ARGS="--speed 900 --port 8080 ..."
+	@$(BIN)/city run $(ARGS)
+
+test: dev ## all tests with the coverage gate; ARGS are pytest's
+	@$(BIN)/coverage erase
+	@$(BIN)/coverage run -m pytest $(ARGS)
+	@$(BIN)/coverage combine --quiet 2>/dev/null || true
+	@echo "coverage of domain and contracts, branches included (floor $(DOMAIN_COVERAGE) %):"
+	@$(BIN)/coverage report --include='$(DOMAIN)' --fail-under=$(DOMAIN_COVERAGE) --skip-covered --show-missing
+	@echo "coverage of everything (floor $(COVERAGE) %):"
+	@$(BIN)/coverage report --fail-under=$(COVERAGE) --skip-covered
+
+check: dev ## format, lint, types, architecture, protos, generated code, words; edits nothing
+	@$(BIN)/python -m tools.check
+
+fix: dev ## what check finds and a tool can mend
+	@$(BIN)/ruff check --fix --quiet . || true
+	@$(BIN)/ruff format --quiet .
+	@$(BIN)/python -m tools.gen
+
+gen: dev ## protos/ to gen/
+	@$(BIN)/python -m tools.gen
+
+lock: dev ## lock the requirements of pyproject.toml again; ARGS=--upgrade for newer versions
+	@$(BIN)/python -m tools.lock $(ARGS)
+
+image: ## not built yet
+	@echo "make image: not built yet; the city runs from a checkout with make run" >&2; exit 3
+
+bench: setup ## measure the figures; ARGS="NAME --json"
+	@$(BIN)/city bench $(ARGS)
+
+crash: dev ## kill the city N times under load and check what it kept
+	@$(BIN)/python -m tools.crash $(or $(N),25) $(ARGS)
+
+mutate: dev ## change N single bytes in proofs and stored files; all must be detected
+	@$(BIN)/python -m tools.mutate $(or $(N),10000) $(ARGS)

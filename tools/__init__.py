@@ -1,0 +1,1 @@
+"""What `make` calls: installation, generation, checks. Nothing of the city imports it."""
