@@ -63,6 +63,7 @@ function cursor(host, picture, at, points, options) {
     const moves = { ArrowLeft: index - 1, ArrowRight: index + 1, Home: 0, End: points.length - 1 };
     if (!(event.key in moves)) return;
     event.preventDefault();
+    readout.setAttribute("aria-live", "polite");
     show(moves[event.key]);
   });
   const kept = points.findIndex((point) => point.time === chosen.get(host));
@@ -82,7 +83,7 @@ function draw(host, points, options, shapes) {
     viewBox: `0 0 ${at.width} ${at.height}`, class: "chart", role: "img", tabindex: "0", "aria-label": options.summary(points),
   });
   picture.append(axes(at, points, options), ...shapes(at));
-  const readout = el("p", { class: "readout small muted", "aria-live": "polite" }, options.hint);
+  const readout = el("p", { class: "readout small muted" }, options.hint);
   const rows = el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Values" });
   const details = el("details", {}, el("summary", { class: "small" }, "Show as a table"), rows);
   const fillRows = () => details.open && rows.replaceChildren(table(points, options));

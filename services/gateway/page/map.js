@@ -35,6 +35,7 @@ export function setStates(found) {
   states = new Map(found.map((state) => [state.device, state]));
   if (before === JSON.stringify(meters.map(kindOf))) sizes();
   else drawAll();
+  byId("meter-detail").setAttribute("aria-live", "off");
   if (chosen) describe(chosen);
 }
 
@@ -99,6 +100,7 @@ function drawList() {
 function choose(meter) {
   chosen = meter.device;
   mark(chosen);
+  byId("meter-detail").setAttribute("aria-live", "polite");
   describe(chosen);
 }
 
