@@ -16,7 +16,7 @@ from city.notary.v1 import notary_service_pb2 as notary
 from city.notary.v1.notary_service_pb2_grpc import NotaryServiceStub
 from citykit import canonical, merkle
 from citykit.access import Principal
-from citykit.clock import Clock, iso
+from citykit.clock import Clock
 from citykit.edge import city_error
 from citykit.errors import CityError, FailedPrecondition, NotFound
 from citykit.package import commitment
@@ -104,7 +104,6 @@ class Bundles:
             "format": FORMAT,
             "kind": kind,
             "city": self.city,
-            "made": iso(self.clock.now()),
             "log": log,
             "packages": [_package(index, row) for index, row in zip(indexes, packages, strict=True)],
             "devices": [await self._device(device) for device in sorted({row.device for row in packages})],
