@@ -37,7 +37,7 @@ def build(ctx: Context) -> Service:
     settings = ctx.settings.metering
     ingest = Ingest(store, devices, meters, refusals, facts, ctx.clock, ctx.randomness, settings)
     billing = Billing(store, ctx.ledger, ctx.clock, ctx.randomness)
-    bundles = Bundles(store, people, ctx.dial, ctx.clock, ctx.settings.general.city)
+    bundles = Bundles(store, people, ctx.dial, ctx.settings.general.city)
     estimates = Estimates(store, people, facts, ctx.clock, settings.estimate_after_h)
     parts = Parts(
         ingest=ingest,

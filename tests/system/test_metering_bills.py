@@ -47,7 +47,7 @@ async def test_a_month_is_billed_to_the_cent_and_bundled(tmp_path: Path) -> None
         answer = await resident.GetBillBundle(pb.GetBillBundleRequest(bill=bill.id))
         bundle = json.loads(answer.bundle_json)
         assert set(bundle) == {
-            "format", "kind", "city", "made", "log", "packages", "devices", "bill", "bill_salt", "run", "tariff", "earlier",
+            "format", "kind", "city", "log", "packages", "devices", "bill", "bill_salt", "run", "tariff", "earlier",
         }  # fmt: skip
         assert bundle["bill"] == document
         assert len(bundle["packages"]) == 31
@@ -172,7 +172,9 @@ async def test_bills_are_seen_by_their_resident_and_by_staff_with_a_purpose(tmp_
         access = there.registry.accesses[0]
         assert (access.subject, access.by, access.purpose) == (ADA, "billing at metering", "a call of the resident")
         there.registry.away = True
-        assert (await refusal(staff.GetBill(pb.GetBillRequest(bill=bill.id, purpose="again")))).reason == "access-not-recorded"
+        assert (
+            await refusal(staff.GetBill(pb.GetBillRequest(bill=bill.id, purpose="again")))
+        ).reason == "access-not-recorded"
         shown = (await staff.ListBills(pb.ListBillsRequest(page_size=1))).bills
         assert [item.document_json for item in shown] == [""]
 
@@ -193,7 +195,11 @@ async def test_erasure_destroys_the_resident_s_rows_and_the_logs_still_verify(tm
         raw = home.package(range(48), 300)
         assert (await there.send(raw))[0].reason in {"duplicate", "sequence-replayed"}
         files = [path for path in (tmp_path / "metering").iterdir()]
-        assert all(b"bill-2016-10-04-" + bill.id[-16:].encode() not in path.read_bytes() for path in files if path.suffix == ".db")
+        assert all(
+            b"bill-2016-10-04-" + bill.id[-16:].encode() not in path.read_bytes()
+            for path in files
+            if path.suffix == ".db"
+        )
         checked = await NotaryServiceStub(there.city.dial("notary")).CheckLogs(notary.CheckLogsRequest())
         assert (list(checked.findings), checked.entries_checked > 60) == ([], True)
         await there.city.settle()
@@ -232,7 +238,9 @@ async def test_tariffs_are_refused_with_their_fault_and_never_change(tmp_path: P
         assert [json.loads(text)["version"] for text in listed.tariffs_json] == [1]
 
 
-@pytest.mark.parametrize(("from_date", "to_date"), [("2016-11-04", "2016-10-04"), ("4 Oct", "2016-11-04"), ("2016-10-04", "")])
+@pytest.mark.parametrize(
+    ("from_date", "to_date"), [("2016-11-04", "2016-10-04"), ("4 Oct", "2016-11-04"), ("2016-10-04", "")]
+)
 async def test_periods_out_of_form_are_refused(tmp_path: Path, from_date: str, to_date: str) -> None:
     async with metering_city(tmp_path) as there:
         request = pb.RunBillingRequest(request_id="r", from_date=from_date, to_date=to_date)
@@ -269,4 +277,6 @@ async def test_bills_come_in_pages_newest_first(tmp_path: Path) -> None:
         assert [first.bills[0].id, second.bills[0].id] == [new.id, bill.id]
         wrong = pb.CorrectBillRequest(request_id="w", bill="bill-none", reason="late")
         assert isinstance(await refusal(billing.CorrectBill(wrong)), NotFound)
-        assert (await refusal(billing.CorrectBill(pb.CorrectBillRequest(request_id="v", bill=bill.id)))).field == "reason"
+        assert (
+            await refusal(billing.CorrectBill(pb.CorrectBillRequest(request_id="v", bill=bill.id)))
+        ).field == "reason"

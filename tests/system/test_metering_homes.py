@@ -26,7 +26,9 @@ from tests.system.metering_city import (
 ADA, BOB = "subject-ada", "subject-bob"
 
 
-def usage(first: int, last: int, resolution: str = "slot", purpose: str = "", point: str = "mp-0001") -> pb.GetUsageRequest:
+def usage(
+    first: int, last: int, resolution: str = "slot", purpose: str = "", point: str = "mp-0001"
+) -> pb.GetUsageRequest:
     request = pb.GetUsageRequest(meter_point=point, resolution=resolution, purpose=purpose)
     request.from_time.seconds, request.to_time.seconds = START + first * SLOT_S, START + last * SLOT_S
     return request
@@ -73,7 +75,11 @@ async def test_usage_is_a_resident_s_own_and_staff_reads_are_recorded(tmp_path: 
     async with metering_city(tmp_path) as there:
         await home(there)
         assert isinstance(await refusal(there.stub("resident", BOB).GetUsage(usage(0, 10))), NotFound)
-        ended = pb.EndContractRequest(request_id="e", contract=(await there.stub("resident", ADA).ListMyContracts(pb.ListMyContractsRequest())).contracts[0].id, to_date="2016-10-06")  # noqa: E501
+        ended = pb.EndContractRequest(
+            request_id="e",
+            contract=(await there.stub("resident", ADA).ListMyContracts(pb.ListMyContractsRequest())).contracts[0].id,
+            to_date="2016-10-06",
+        )
         await there.stub("billing").EndContract(ended)
         mine = await there.stub("resident", ADA).GetUsage(usage(0, 48 * 4))
         assert len(mine.points) == 96
@@ -87,6 +93,22 @@ async def test_usage_is_a_resident_s_own_and_staff_reads_are_recorded(tmp_path: 
         ]
         unknown = usage(0, 10, purpose="a complaint", point="mp-9999")
         assert isinstance(await refusal(staff.GetUsage(unknown)), NotFound)
+
+
+async def test_who_moves_out_and_in_again_does_not_see_who_lived_there_in_between(tmp_path: Path) -> None:
+    async with metering_city(tmp_path) as there:
+        one = device(1)
+        await there.register(one)
+        for subject, start, end in ((ADA, "2016-10-04", "2016-10-05"), (BOB, "2016-10-05", "2016-10-06"), (ADA, "2016-10-06", "")):
+            await there.contract(one, subject, start, end)
+        await there.month(one, days=3)
+        resident = there.stub("resident", ADA)
+        seen = [(point.time - START) // SLOT_S for point in (await resident.GetUsage(usage(0, 144))).points]
+        assert seen == [*range(48), *range(96, 144)]
+        request = pb.DownloadGreenButtonRequest(meter_point="mp-0001")
+        request.from_time.seconds, request.to_time.seconds = START, START + 144 * SLOT_S
+        chunks = [chunk.chunk async for chunk in resident.DownloadGreenButton(request)]
+        assert b"".join(chunks).count(b"<IntervalReading>") == 96
 
 
 async def test_contracts_follow_each_other_and_never_overlap(tmp_path: Path) -> None:
@@ -115,7 +137,9 @@ async def test_contracts_follow_each_other_and_never_overlap(tmp_path: Path) -> 
         assert (await refusal(billing.CreateContract(request))).field == "contract.subject"
         request.contract.CopyFrom(pb.Contract(meter_point="mp-9", subject=BOB, tariff="t", from_date="2016-11-02"))
         assert isinstance(await refusal(billing.CreateContract(request)), NotFound)
-        request.contract.CopyFrom(pb.Contract(id=first, meter_point="mp-0001", subject=BOB, tariff="t", from_date="2016-11-02"))
+        request.contract.CopyFrom(
+            pb.Contract(id=first, meter_point="mp-0001", subject=BOB, tariff="t", from_date="2016-11-02")
+        )
         assert isinstance(await refusal(billing.CreateContract(request)), AlreadyExists)
 
 
@@ -128,7 +152,9 @@ async def test_contracts_follow_each_other_and_never_overlap(tmp_path: Path) -> 
         ({"id": "mp-0002"}, AlreadyExists),
     ],
 )
-async def test_meter_points_out_of_form_are_refused(tmp_path: Path, change: dict[str, Any], kind: type[Exception]) -> None:
+async def test_meter_points_out_of_form_are_refused(
+    tmp_path: Path, change: dict[str, Any], kind: type[Exception]
+) -> None:
     async with metering_city(tmp_path) as there:
         await there.register(device(1))
         point = {"id": "mp-0001", "device": "meter-0001", "max_slot_wh": 11_500, "zone": "Europe/London", **change}

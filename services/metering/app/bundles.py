@@ -16,7 +16,6 @@ from city.notary.v1 import notary_service_pb2 as notary
 from city.notary.v1.notary_service_pb2_grpc import NotaryServiceStub
 from citykit import canonical, merkle
 from citykit.access import Principal
-from citykit.clock import Clock
 from citykit.edge import city_error
 from citykit.errors import CityError, FailedPrecondition, NotFound
 from citykit.package import commitment
@@ -46,7 +45,6 @@ class Bundles:
     store: Store
     people: People
     dial: Callable[[str], grpc.aio.Channel]
-    clock: Clock
     city: str
 
     async def bill(self, who: Principal, bill_id: str, purpose: str) -> bytes:
@@ -80,10 +78,8 @@ class Bundles:
             NotFound, InvalidArgument, PermissionDenied, FailedPrecondition (none, or not anchored yet), Unavailable.
         """
         own = await self.people.require_own(who, point)
-        span = self.people.own_span(own, checked_span(wanted))
-        packages = await self.store.read(
-            lambda c: proofs.packages(c, proofs.sequences_of(c, point, span.from_time, span.to_time))
-        )
+        spans = self.people.own_spans(own, checked_span(wanted))
+        packages = await self.store.read(lambda c: _packages_in(c, point, spans))
         return _encode(await self._packages("package", packages))
 
     async def mark_provable(self) -> None:
@@ -143,6 +139,11 @@ class Bundles:
         except grpc.aio.AioRpcError as error:
             raise city_error(error) from None
         return json.loads(answer.json)
+
+
+def _packages_in(connection: Connection, point: str, spans: Sequence[Span]) -> list[PackageRow]:
+    wanted = {item for span in spans for item in proofs.sequences_of(connection, point, span.from_time, span.to_time)}
+    return proofs.packages(connection, wanted)
 
 
 def _bill_parts(row: BillRow, document: dict[str, Any], connection: Connection) -> tuple[list[PackageRow], tuple[str, Any], str]:

@@ -51,22 +51,22 @@ class People:
             raise NotFound(f"you have no contract at {meter_point!r}; ListMyContracts names yours", field="meter_point")
         return own
 
-    async def visible(self, who: Principal, meter_point: str, wanted: Span, purpose: str) -> Span:
-        """What of the range the caller may see; a staff read is recorded first.
+    async def visible(self, who: Principal, meter_point: str, wanted: Span, purpose: str) -> list[Span]:
+        """The parts of the range the caller may see, in order; a staff read is recorded first.
 
         Raises:
-            NotFound, InvalidArgument (no purpose), Unavailable (the read cannot be recorded now).
+            NotFound, PermissionDenied, InvalidArgument (no purpose), Unavailable (the read cannot be recorded now).
         """
         if is_resident(who):
-            return self.own_span(await self.require_own(who, meter_point), wanted)
+            return self.own_spans(await self.require_own(who, meter_point), wanted)
         rows = await self.store.read(lambda c: contracts_at(c, meter_point))
         for subject in sorted({row.subject for row in rows if self._overlaps(row, wanted)}):
             await self.record(who, subject, f"usage of {meter_point}", purpose)
         require_purpose(purpose)
-        return wanted
+        return [wanted]
 
-    def own_span(self, own: list[ContractRow], wanted: Span) -> Span:
-        """The range cut to the time of the contracts.
+    def own_spans(self, own: list[ContractRow], wanted: Span) -> list[Span]:
+        """The range cut to the times of the contracts: somebody else may have lived there in between.
 
         Raises:
             PermissionDenied: it lies outside of them all.
@@ -74,8 +74,7 @@ class People:
         spans = [self.span_of(row) for row in own if self._overlaps(row, wanted)]
         if not spans:
             raise PermissionDenied("the range lies outside of your contract at this meter point", reason="outside-contract")
-        start, end = min(span.from_time for span in spans), max(span.to_time for span in spans)
-        return Span(max(start, wanted.from_time), min(end, wanted.to_time))
+        return [Span(max(s.from_time, wanted.from_time), min(s.to_time, wanted.to_time)) for s in spans]
 
     def span_of(self, row: ContractRow) -> Span:
         """When a contract holds; without end while it runs."""

@@ -74,7 +74,7 @@ class Quarantine:
             InvalidArgument, NotFound (no contract), PermissionDenied, FailedPrecondition (nothing held there).
         """
         text = _text(statement, "statement")
-        span = self.people.own_span(await self.people.require_own(who, point), checked_span(wanted))
+        span = self.people.own_spans(await self.people.require_own(who, point), checked_span(wanted))[0]
         row = AppealRow(
             new_id("appeal", self.randomness), point, who.subject, span.from_time, span.to_time, text, OPEN, ""
         )

@@ -46,9 +46,10 @@ class Usage:
         if resolution not in RESOLUTIONS:
             raise InvalidArgument(f"resolution must be slot, hour or day, not {resolution!r}", field="resolution")
         checked_span(wanted)
-        span = await self.people.visible(who, point, wanted, purpose)
+        spans = await self.people.visible(who, point, wanted, purpose)
         row = await self._point(point)
-        return await self.store.read(self._query(row, span, resolution))
+        parts = [await self.store.read(self._query(row, span, resolution)) for span in spans]
+        return [item for part in parts for item in part]
 
     def _query(self, row: MeterPointRow, span: Span, resolution: str) -> _Query:
         if resolution == "slot":
@@ -83,11 +84,11 @@ class Usage:
             InvalidArgument, NotFound, PermissionDenied.
         """
         checked_span(wanted)
-        span = await self.people.visible(who, point, wanted, "")
+        spans = await self.people.visible(who, point, wanted, "")
         row = await self._point(point)
-        rows = await self.store.read(lambda c: usage.slots(c, row.id, span.from_time, span.to_time))
+        rows = await self.store.read(lambda c: [i for s in spans for i in usage.slots(c, row.id, s.from_time, s.to_time)])
         points = [Point(item.time, item.energy_wh, item.quality) for item in rows]
-        offsets = year_offsets(row.zone, span.from_time)
+        offsets = year_offsets(row.zone, spans[0].from_time)
         waiting = ""
         for piece in feed(row.id, points, offsets, unix(self.clock)):
             waiting += piece
