@@ -10,7 +10,7 @@ from typing import Any
 
 from citykit.errors import NotFound
 from citykit.ledger.local import check_ledger
-from citykit.ledger.local.blocks import BlockFile
+from citykit.ledger.local.blocks import read_blocks
 from citykit.ledger.port import LedgerDamaged
 from citykit.merkle_log import MerkleLog
 from citykit.note import NoteError, open_checkpoint
@@ -109,15 +109,13 @@ def _recorded(ledger: Path) -> tuple[dict[tuple[str, int], tuple[str, str]], lis
     findings = [Finding("ledger", item.where, item.what) for item in check_ledger(ledger)]
     recorded: dict[tuple[str, int], tuple[str, str]] = {}
     try:
-        blocks = BlockFile(ledger)
-        for block in blocks.load():
+        for block in read_blocks(ledger):
             for envelope in block["envelopes"]:
                 transaction = envelope["transaction"]
                 if envelope["code"] == "VALID" and transaction["contract"] == "anchors":
                     for head in transaction["args"]["heads"]:
                         log = head["origin"].rpartition("/")[2]
                         recorded[(log, head["size"])] = (head["root"], transaction["id"])
-        blocks.close()
     except LedgerDamaged:
         return recorded, findings
     return recorded, findings

@@ -10,7 +10,7 @@ from typing import Any
 
 from citykit.canonical import CanonicalError, encode, tagged
 from citykit.ledger.contract import JsonObject
-from citykit.ledger.local.blocks import GENESIS, BlockFile, block_hash, envelope_leaves, verified
+from citykit.ledger.local.blocks import GENESIS, acknowledged_height, block_hash, envelope_leaves, read_blocks, verified
 from citykit.ledger.local.keys import public_keys
 from citykit.ledger.port import LedgerDamaged
 from citykit.merkle import root_of
@@ -31,11 +31,14 @@ def check_ledger(directory: Path) -> list[Finding]:
     """Re-verifies every stored block of a ledger directory; the first damaged record, or none."""
     try:
         keys = public_keys(directory)
-        blocks = BlockFile(directory)
         checker = BlockChecker(keys)
-        for block in blocks.load():
+        acknowledged = acknowledged_height(directory / "height.json")
+        for block in read_blocks(directory):
             checker.check(block)
-        blocks.close()
+        if checker.number < acknowledged:
+            raise LedgerDamaged(
+                f"the ledger ends in block {checker.number}, but {acknowledged} blocks were acknowledged"
+            )
     except LedgerDamaged as error:
         return [Finding(str(directory / "blocks"), error.message)]
     return []
