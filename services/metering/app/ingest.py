@@ -47,7 +47,7 @@ _EXPLAIN = {
     plausibility.STUCK: "the same value again and again where the meter's own week moves",
     plausibility.SPIKE: f"more than {plausibility.SPIKE_PEAK} times the meter's highest value and {plausibility.SPIKE_PROFILE} times its week",
     plausibility.DRIFT: "days in a row in which sum and standby left what the three weeks before had; held until somebody decides",
-    ALREADY_MEASURED: "another package measured the slot before; the first one stays",
+    ALREADY_MEASURED: "gives another value to a slot that was measured before; what was first stays",
 }
 
 

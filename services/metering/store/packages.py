@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -43,7 +43,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """A stored package. `held` as judged, with readings of slots that were measured before marked."""
+    """A stored package. `held` as judged; all are marked where it contradicts what was measured before."""
 
     held: Sequence[str]
 
@@ -116,23 +116,23 @@ def _take(unit: Unit, chain: _Chain, item: Candidate, rows: _Rows, wording: Word
         _fill_gap(unit, item.device, item.sequence)
     elif item.sequence > chain.head.sequence + 1:
         _open_gap(unit, item, chain.head.sequence, rows, wording)
-    held = _free_slots(unit.connection, chain, item)
-    _add(chain, item, held, rows)
+    held, taken = _verdicts(unit.connection, chain, item)
+    _add(chain, item, held, taken, rows)
     rows.messages.append(wording.accepted(item, held))
     for reason, count in Counter(filter(None, held)).items():
         _hold(unit, item, reason, count, rows, wording, now)
     return Accepted(held)
 
 
-def _add(chain: _Chain, item: Candidate, held: Sequence[str], rows: _Rows) -> None:
+def _add(chain: _Chain, item: Candidate, held: Sequence[str], taken: Collection[int], rows: _Rows) -> None:
     key = (item.device, item.sequence)
     rows.packages.append((*key, item.hash, item.previous, item.content, item.salt))
     rows.readings.extend(
         (item.meter_point, slot, wh, *key, reason)
         for (slot, wh), reason in zip(item.readings, held, strict=True)
-        if reason != ALREADY_MEASURED
+        if slot not in taken
     )
-    chain.slots.update(item.readings)
+    chain.slots.update((slot, wh) for slot, wh in item.readings if slot not in taken)
     chain.known[item.sequence] = Known(item.hash, item.previous)
     chain.moved = True
     chain.last_slot = max(chain.last_slot, item.readings[-1][0])
@@ -154,14 +154,18 @@ def _known(connection: Connection, chain: _Chain, item: Candidate) -> dict[int, 
     return {row.sequence: Known(row.hash, row.previous) for row in found} | chain.known
 
 
-def _free_slots(connection: Connection, chain: _Chain, item: Candidate) -> Sequence[str]:
-    """The verdicts, with slots that are measured already marked: what was first stays."""
+def _verdicts(connection: Connection, chain: _Chain, item: Candidate) -> tuple[Sequence[str], Collection[int]]:
+    """(verdicts, slots of the package that are measured already). What was first stays; a package that contradicts it does not count."""
     first, last = item.readings[0][0], item.readings[-1][0]
     if first > chain.last_slot:
-        return item.held
-    query = select(READINGS.c.slot).where(READINGS.c.meter_point == item.meter_point, READINGS.c.slot.between(first, last))
-    taken = set(connection.execute(query).scalars()) | chain.slots.keys()
-    return [ALREADY_MEASURED if slot in taken else reason for (slot, _), reason in zip(item.readings, item.held, strict=True)]
+        return item.held, ()
+    query = select(READINGS.c.slot, READINGS.c.energy_wh).where(
+        READINGS.c.meter_point == item.meter_point, READINGS.c.slot.between(first, last)
+    )
+    measured = {row.slot: row.energy_wh for row in connection.execute(query)} | chain.slots
+    taken = {slot: wh for slot, wh in item.readings if slot in measured}
+    contradicts = any(measured[slot] != wh for slot, wh in taken.items())
+    return ([ALREADY_MEASURED] * len(item.readings) if contradicts else item.held), taken
 
 
 def _set_heads(unit: Unit, chains: dict[str, _Chain]) -> None:

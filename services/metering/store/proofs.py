@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, select
 
+from services.metering.store.packages import ALREADY_MEASURED
 from services.metering.store.tables import PACKAGES, READINGS
 
 _IN_MAX = 500
@@ -42,8 +43,17 @@ def _some(connection: Connection, device: str, sequences: list[int]) -> list[Pac
 def sequences_of(
     connection: Connection, meter_point: str, from_time: int, to_time: int, without: Collection[int] = ()
 ) -> list[tuple[str, int]]:
-    """(device, sequence), in order, of the packages that hold a slot of [from_time, to_time) that is not in `without`."""
-    query = select(READINGS.c.slot, READINGS.c.device, READINGS.c.sequence).where(
+    """(device, sequence), in order, of the packages that hold a slot of [from_time, to_time) that is not in `without`.
+
+    Packages that contradict an earlier one are left out: no bill counts them.
+    """
+    query = select(READINGS.c.slot, READINGS.c.device, READINGS.c.sequence, READINGS.c.held).where(
         READINGS.c.meter_point == meter_point, READINGS.c.slot.between(from_time, to_time - 1)
     )
-    return sorted({(row.device, row.sequence) for row in connection.execute(query) if row.slot not in without})
+    return sorted(
+        {
+            (row.device, row.sequence)
+            for row in connection.execute(query)
+            if row.slot not in without and row.held != ALREADY_MEASURED
+        }
+    )

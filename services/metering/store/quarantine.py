@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, insert, select, update
 
 from citykit.store.port import Unit
+from services.metering.store.packages import ALREADY_MEASURED
 from services.metering.store.tables import APPEALS, QUARANTINE, READINGS
 
 OPEN, GRANTED, REFUSED = "open", "granted", "refused"
@@ -53,7 +54,7 @@ def release(unit: Unit, device: str) -> int:
 
 
 def count_held(connection: Connection, meter_point: str, from_time: int, to_time: int) -> int:
-    """Readings set aside in the range."""
+    """Readings set aside in the range that an appeal can bring back: not those that contradict what was measured first."""
     return len(connection.execute(select(READINGS.c.slot).where(*_held(meter_point, from_time, to_time))).all())
 
 
@@ -67,7 +68,7 @@ def let_count(unit: Unit, meter_point: str, from_time: int, to_time: int) -> lis
 
 def _held(meter_point: str, from_time: int, to_time: int) -> tuple[Any, ...]:
     inside = READINGS.c.slot.between(from_time, to_time - 1)
-    return (READINGS.c.meter_point == meter_point, inside, READINGS.c.held != "")
+    return (READINGS.c.meter_point == meter_point, inside, READINGS.c.held.not_in(("", ALREADY_MEASURED)))
 
 
 def add_appeal(unit: Unit, row: AppealRow) -> None:

@@ -217,15 +217,27 @@ async def test_a_reading_beyond_its_range_is_held_with_an_explanation(tmp_path: 
         ) == 1
 
 
-async def test_a_slot_measured_before_keeps_its_first_value(tmp_path: Path) -> None:
+async def test_a_package_that_contradicts_an_earlier_one_does_not_count(tmp_path: Path) -> None:
     async with on_ramp(tmp_path) as ramp:
         meter = device()
         await ramp.register(meter)
         await ramp.ingest.handle([meter.package([0, 1], [100, 110])])
-        answers = await ramp.ingest.handle([meter.package([1, 2], [999, 120]), meter.package([2, 3], [888, 130])])
-        assert [kept(item) for item in answers] == [["slot-already-measured", ""], ["slot-already-measured", ""]]
-        values = {row.slot: row.energy_wh for row in await rows(ramp, READINGS)}
-        assert [values[START + n * SLOT_S] for n in range(4)] == [100, 110, 120, 130]
+        answers = await ramp.ingest.handle([meter.package([1, 2], [999, 120]), meter.package([2, 3], [120, 130])])
+        assert [kept(item) for item in answers] == [["slot-already-measured"] * 2, ["", ""]]
+        values = {row.slot: (row.energy_wh, row.held) for row in await rows(ramp, READINGS)}
+        assert [values[START + n * SLOT_S] for n in range(4)] == [
+            (100, ""), (110, ""), (120, "slot-already-measured"), (130, ""),
+        ]  # fmt: skip
+
+
+async def test_the_same_value_again_is_no_contradiction(tmp_path: Path) -> None:
+    async with on_ramp(tmp_path) as ramp:
+        meter = device()
+        await ramp.register(meter)
+        answers = await ramp.ingest.handle([meter.package([0, 1], [100, 110]), meter.package([1, 2], [110, 120])])
+        assert [kept(item) for item in answers] == [["", ""], ["", ""]]
+        assert await count(ramp, READINGS) == 3
+        assert await count(ramp, QUARANTINE) == 0
 
 
 async def test_a_stuck_meter_is_found_and_its_profile_survives_a_restart(tmp_path: Path) -> None:
