@@ -55,7 +55,9 @@ class MeteringServer(MeteringServiceServicer):
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
 
-    async def Ingest(self, request_iterator: AsyncIterator[pb.IngestRequest], context: Any) -> AsyncIterator[pb.IngestResponse]:
+    async def Ingest(
+        self, request_iterator: AsyncIterator[pb.IngestRequest], context: Any
+    ) -> AsyncIterator[pb.IngestResponse]:
         async for request in request_iterator:
             answers = await self._parts.ingest.handle(request.packages)
             yield pb.IngestResponse(results=map(result, answers))
@@ -66,7 +68,9 @@ class MeteringServer(MeteringServiceServicer):
         heads = await self._parts.ingest.heads(list(request.devices))
         return pb.ListChainHeadsResponse(heads=[pb.ChainHead(device=d, sequence=s, hash=h) for d, s, h in heads])
 
-    async def RegisterMeterPoints(self, request: pb.RegisterMeterPointsRequest, context: Any) -> pb.RegisterMeterPointsResponse:
+    async def RegisterMeterPoints(
+        self, request: pb.RegisterMeterPointsRequest, context: Any
+    ) -> pb.RegisterMeterPointsResponse:
         points = [MeterPointRow(p.id, p.device, p.max_slot_wh, p.zone) for p in request.meter_points]
         once = _once(request, "RegisterMeterPoints", pb.RegisterMeterPointsResponse)
         return await self._parts.agreements.register_meter_points(once, points)
@@ -74,7 +78,9 @@ class MeteringServer(MeteringServiceServicer):
     async def CreateContract(self, request: pb.CreateContractRequest, context: Any) -> pb.CreateContractResponse:
         c = request.contract
         row = ContractRow(c.id, c.meter_point, c.subject, c.tariff, c.from_date, c.to_date)
-        return await self._parts.agreements.create_contract(_once(request, "CreateContract", pb.CreateContractResponse), row)
+        return await self._parts.agreements.create_contract(
+            _once(request, "CreateContract", pb.CreateContractResponse), row
+        )
 
     async def EndContract(self, request: pb.EndContractRequest, context: Any) -> pb.EndContractResponse:
         once = _once(request, "EndContract", pb.EndContractResponse)
@@ -89,7 +95,9 @@ class MeteringServer(MeteringServiceServicer):
         return await self._parts.agreements.publish_tariff(once, request.tariff_json)
 
     async def ListTariffs(self, request: pb.ListTariffsRequest, context: Any) -> pb.ListTariffsResponse:
-        return pb.ListTariffsResponse(tariffs_json=[row.document.decode() for row in await self._parts.agreements.tariffs()])
+        return pb.ListTariffsResponse(
+            tariffs_json=[row.document.decode() for row in await self._parts.agreements.tariffs()]
+        )
 
     async def GetUsage(self, request: pb.GetUsageRequest, context: Any) -> pb.GetUsageResponse:
         rows = await self._parts.usage.usage(
@@ -142,7 +150,11 @@ class MeteringServer(MeteringServiceServicer):
         rows = await self._parts.refusals.newest(page_limit(request.page_size, ROWS_MAX))
         entries = [
             pb.RefusalEntry(
-                reason=row.reason, device=row.device, count=row.count, last_at=Timestamp(seconds=row.last_at), message=row.message
+                reason=row.reason,
+                device=row.device,
+                count=row.count,
+                last_at=Timestamp(seconds=row.last_at),
+                message=row.message,
             )
             for row in rows
         ]
@@ -182,7 +194,9 @@ class MeteringServer(MeteringServiceServicer):
         bundle = await self._parts.bundles.bill(caller(), request.bill, request.purpose)
         return pb.GetBillBundleResponse(bundle_json=bundle)
 
-    async def GetReadingsBundle(self, request: pb.GetReadingsBundleRequest, context: Any) -> pb.GetReadingsBundleResponse:
+    async def GetReadingsBundle(
+        self, request: pb.GetReadingsBundleRequest, context: Any
+    ) -> pb.GetReadingsBundleResponse:
         bundle = await self._parts.bundles.readings(caller(), request.meter_point, _span(request))
         return pb.GetReadingsBundleResponse(bundle_json=bundle)
 
@@ -200,7 +214,9 @@ def result(answer: Answer) -> pb.PackageResult:
         return _accepted(len(answer.held) - held, held)
     if isinstance(answer, Refusal):
         outcome = _Result.OUTCOME_DEFERRED if answer.retry_after_ms else _Result.OUTCOME_REJECTED
-        return _Result(outcome=outcome, reason=answer.reason, message=answer.message, retry_after_ms=answer.retry_after_ms)
+        return _Result(
+            outcome=outcome, reason=answer.reason, message=answer.message, retry_after_ms=answer.retry_after_ms
+        )
     return _Result(outcome=_Result.OUTCOME_DUPLICATE, reason="duplicate", message="accepted before; nothing changed")
 
 

@@ -119,7 +119,9 @@ def _registry(ctx: Context, signers: dict[str, Ed25519Signer]) -> Service:
             signer = signers.get(request.device)
             if signer is None:
                 raise NotFound("no such device")
-            key = identity.DeviceKey(public_key=signer.public_key, algorithm="EdDSA", from_sequence=1, transaction="0" * 64)
+            key = identity.DeviceKey(
+                public_key=signer.public_key, algorithm="EdDSA", from_sequence=1, transaction="0" * 64
+            )
             device = identity.Device(id=request.device, keys=[key])
             device.registered_at.seconds = START
             return identity.GetDeviceResponse(device=device)
@@ -203,7 +205,9 @@ async def _aggregate(points: int, floor_ms: int, aim_ms: int) -> Figure:
     slots = points // meters
     settings, clock = CitySettings().store, ReplayClock(START)
     with tempfile.TemporaryDirectory() as folder:
-        store = open_sqlite(Path(folder) / "metering.db", METADATA, Path(__file__).parent / "migrations", settings, clock)
+        store = open_sqlite(
+            Path(folder) / "metering.db", METADATA, Path(__file__).parent / "migrations", settings, clock
+        )
         names = [f"mp-{n:04d}" for n in range(meters)]
         rows = [(name, START + n * SLOT_S, 80 + n % 300, name, 1, "") for name in names for n in range(slots)]
         await store.write(lambda unit: _fill(unit, names, rows))
@@ -215,7 +219,9 @@ async def _aggregate(points: int, floor_ms: int, aim_ms: int) -> Figure:
 
 
 def _fill(unit: Any, names: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> None:
-    unit.insert_many(METER_POINTS, ("id", "device", "max_slot_wh", "zone"), [(n, n, 11_500, "Europe/London") for n in names])
+    unit.insert_many(
+        METER_POINTS, ("id", "device", "max_slot_wh", "zone"), [(n, n, 11_500, "Europe/London") for n in names]
+    )
     unit.insert_many(READINGS, ("meter_point", "slot", "energy_wh", "device", "sequence", "held"), rows)
 
 

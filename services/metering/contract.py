@@ -48,7 +48,9 @@ class Billing:
     name = "billing"
 
     @submits(by=("metering",))
-    def close(self, tx: Transaction, *, run: str, period: str, count: int, root: str, tariff: dict[str, Any]) -> JsonObject:
+    def close(
+        self, tx: Transaction, *, run: str, period: str, count: int, root: str, tariff: dict[str, Any]
+    ) -> JsonObject:
         """Closes a run. A correction is a run of its own."""
         if not 0 < len(run) <= _ID_MAX or count < 1:
             raise Refusal("run-invalid", "a run has an id of 1 to 128 characters and at least one bill")

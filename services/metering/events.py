@@ -64,6 +64,4 @@ def fact_document(event: ProtobufMessage, now: int, **details: Any) -> bytes:
 
 def fact_message(key: str, event: ProtobufMessage, id_: str, committed: bytes, now: int) -> Message:
     """An event of the log metering.events."""
-    return cloud_event(
-        topic=EVENTS_TOPIC, key=key, event=event, source=SOURCE, id=id_, time=now, commitment=committed
-    )
+    return cloud_event(topic=EVENTS_TOPIC, key=key, event=event, source=SOURCE, id=id_, time=now, commitment=committed)

@@ -107,7 +107,10 @@ def test_half_up_is_exact(numerator: int, denominator: int) -> None:
     assert half_up(numerator, denominator) == rounded(Fraction(numerator, denominator))
 
 
-@given(st.dictionaries(st.integers(0, 3_000).map(lambda n: n * SLOT_S), st.integers(0, 5_000), max_size=80), st.integers(0, 3_000))
+@given(
+    st.dictionaries(st.integers(0, 3_000).map(lambda n: n * SLOT_S), st.integers(0, 5_000), max_size=80),
+    st.integers(0, 3_000),
+)
 def test_an_estimate_lies_between_measured_values_and_is_repeatable(measured: dict[int, int], number: int) -> None:
     slot = number * SLOT_S
     known = {time: wh for time, wh in measured.items() if time != slot}

@@ -86,20 +86,26 @@ class MeteringCity:
 
     async def publish(self, **changes: Any) -> str:
         text = canonical.encode(tariff(**changes)).decode()
-        answer = await self.stub().PublishTariff(pb.PublishTariffRequest(request_id=self.request_id(), tariff_json=text))
+        answer = await self.stub().PublishTariff(
+            pb.PublishTariffRequest(request_id=self.request_id(), tariff_json=text)
+        )
         return str(answer.transaction)
 
     async def register(self, *homes: Device, transaction: str = "00" * 32) -> None:
         for home in homes:
             self.registry.add(home, transaction)
         points = [pb.MeterPoint(id=point_of(h), device=h.name, max_slot_wh=11_500, zone="Europe/London") for h in homes]
-        await self.stub().RegisterMeterPoints(pb.RegisterMeterPointsRequest(request_id=self.request_id(), meter_points=points))
+        await self.stub().RegisterMeterPoints(
+            pb.RegisterMeterPointsRequest(request_id=self.request_id(), meter_points=points)
+        )
 
     async def contract(self, home: Device, subject: str, from_date: str = "2016-10-04", to_date: str = "") -> str:
         wanted = pb.Contract(
             meter_point=point_of(home), subject=subject, tariff="homes-2016", from_date=from_date, to_date=to_date
         )
-        answer = await self.stub().CreateContract(pb.CreateContractRequest(request_id=self.request_id(), contract=wanted))
+        answer = await self.stub().CreateContract(
+            pb.CreateContractRequest(request_id=self.request_id(), contract=wanted)
+        )
         return str(answer.contract.id)
 
     async def send(self, *packages: bytes) -> list[pb.PackageResult]:

@@ -58,7 +58,11 @@ class RealCity:
 
     def day(self, number: int, day: int) -> bytes:
         """The package of a home's day; every home misses one slot a week."""
-        slots = [slot for slot in range(day * 48, min(day * 48 + 50, SLOTS) if day == 30 else day * 48 + 48) if slot % 336 != 100]
+        slots = [
+            slot
+            for slot in range(day * 48, min(day * 48 + 50, SLOTS) if day == 30 else day * 48 + 48)
+            if slot % 336 != 100
+        ]
         times = [START + slot * SLOT_S for slot in slots]
         return self.devices[number].sign([Reading(time, self.meter(number).energy(time) or 0) for time in times])
 
@@ -73,15 +77,24 @@ async def real_city(state: Path) -> AsyncIterator[RealCity]:
     )
     async with embedded_city(state, start=START, settings=settings) as city:
         found = RealCity(city, homes, [homes.device(meter) for meter in homes.meters])
-        vouchers = [identity.Voucher(document=v.document, signature=v.signature, manufacturer=v.manufacturer) for v in homes.vouchers()]
+        vouchers = [
+            identity.Voucher(document=v.document, signature=v.signature, manufacturer=v.manufacturer)
+            for v in homes.vouchers()
+        ]
         await found.identity.RegisterDevices(identity.RegisterDevicesRequest(request_id="d", vouchers=vouchers))
         text = canonical.encode(tariff()).decode()
         await found.metering.PublishTariff(pb.PublishTariffRequest(request_id="t", tariff_json=text))
-        points = [pb.MeterPoint(id=m.meter_point, device=m.device_id, max_slot_wh=11_500, zone="Europe/London") for m in homes.meters]
+        points = [
+            pb.MeterPoint(id=m.meter_point, device=m.device_id, max_slot_wh=11_500, zone="Europe/London")
+            for m in homes.meters
+        ]
         await found.metering.RegisterMeterPoints(pb.RegisterMeterPointsRequest(request_id="p", meter_points=points))
         for number, meter in enumerate(homes.meters):
             contract = pb.Contract(
-                meter_point=meter.meter_point, subject=f"{RESIDENT}-{number}", tariff="homes-2016", from_date="2016-10-04"
+                meter_point=meter.meter_point,
+                subject=f"{RESIDENT}-{number}",
+                tariff="homes-2016",
+                from_date="2016-10-04",
             )
             await found.metering.CreateContract(pb.CreateContractRequest(request_id=f"c{number}", contract=contract))
         yield found
@@ -125,7 +138,9 @@ async def test_a_bill_s_bundle_convinces_the_offline_verifier(tmp_path: Path) ->
         path.write_bytes(data)
         code, output = await verify(path, tmp_path / "trust.json")
         assert code == 0, output
-    changed = bundle.bundle_json.replace(f'"total_minor":{bill.total_minor}'.encode(), f'"total_minor":{bill.total_minor - 1}'.encode())
+    changed = bundle.bundle_json.replace(
+        f'"total_minor":{bill.total_minor}'.encode(), f'"total_minor":{bill.total_minor - 1}'.encode()
+    )
     (tmp_path / "changed.json").write_bytes(changed)
     code, output = await verify(tmp_path / "changed.json", tmp_path / "trust.json")
     assert (code, "FAIL" in output) == (1, True)
@@ -149,7 +164,12 @@ async def test_rotation_and_revocation_reach_the_on_ramp(tmp_path: Path) -> None
         document = {"algorithm": "EdDSA", "device": name, "from_sequence": 2, "key": new.public_key.hex()}
         signature = device.signer.sign(b"city.device-rotation.v1\n" + canonical.encode(document))
         request = identity.RotateDeviceKeyRequest(
-            request_id="r", device=name, public_key=new.public_key, algorithm="EdDSA", from_sequence=2, signature=signature
+            request_id="r",
+            device=name,
+            public_key=new.public_key,
+            algorithm="EdDSA",
+            from_sequence=2,
+            signature=signature,
         )
         await there.identity.RotateDeviceKey(request)
         await there.city.settle(anchored=False)

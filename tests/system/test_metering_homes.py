@@ -99,7 +99,11 @@ async def test_who_moves_out_and_in_again_does_not_see_who_lived_there_in_betwee
     async with metering_city(tmp_path) as there:
         one = device(1)
         await there.register(one)
-        for subject, start, end in ((ADA, "2016-10-04", "2016-10-05"), (BOB, "2016-10-05", "2016-10-06"), (ADA, "2016-10-06", "")):
+        for subject, start, end in (
+            (ADA, "2016-10-04", "2016-10-05"),
+            (BOB, "2016-10-05", "2016-10-06"),
+            (ADA, "2016-10-06", ""),
+        ):
             await there.contract(one, subject, start, end)
         await there.month(one, days=3)
         resident = there.stub("resident", ADA)

@@ -69,7 +69,9 @@ class Agreements:
         self.fleet.put_points(points)
         return answer
 
-    async def create_contract(self, once: Once[pb.CreateContractResponse], wanted: ContractRow) -> pb.CreateContractResponse:
+    async def create_contract(
+        self, once: Once[pb.CreateContractResponse], wanted: ContractRow
+    ) -> pb.CreateContractResponse:
         """A new contract; the id is given by us when empty.
 
         Raises:
@@ -178,7 +180,9 @@ def _check_point(point: MeterPointRow, field: str) -> None:
     if not 0 < len(point.id) <= _ID_MAX or not 0 < len(point.device) <= _ID_MAX:
         raise InvalidArgument(f"{field}: id and device must have 1 to {_ID_MAX} characters", field=field)
     if not 0 < point.max_slot_wh <= SLOT_WH_MAX:
-        raise InvalidArgument(f"{field}.max_slot_wh must lie between 1 and {SLOT_WH_MAX} Wh", field=f"{field}.max_slot_wh")
+        raise InvalidArgument(
+            f"{field}.max_slot_wh must lie between 1 and {SLOT_WH_MAX} Wh", field=f"{field}.max_slot_wh"
+        )
     zone_offsets(point.zone)
 
 
@@ -188,7 +192,8 @@ def _require_free(work: Unit, points: Sequence[MeterPointRow]) -> None:
         at = meter_point_of(work.connection, point.device)
         if at not in (None, point.id) or names.count(point.device) > 1:
             raise AlreadyExists(
-                f"the device {point.device} is at {at or 'two meter points of the request'}; a device is at one", field="meter_points"
+                f"the device {point.device} is at {at or 'two meter points of the request'}; a device is at one",
+                field="meter_points",
             )
 
 
@@ -209,5 +214,6 @@ def _require_room(work: Unit, row: ContractRow) -> None:
     end = row.to_date or "9999-12-31"
     if any(other.overlaps(row.from_date, end) for other in contracts_at(work.connection, row.meter_point)):
         raise FailedPrecondition(
-            f"another contract holds at {row.meter_point} in that time; end it with EndContract first", reason="contract-overlaps"
+            f"another contract holds at {row.meter_point} in that time; end it with EndContract first",
+            reason="contract-overlaps",
         )

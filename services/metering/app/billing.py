@@ -84,7 +84,9 @@ class Billing:
             await self.finish_drafts()
             found = await self.store.read(lambda c: stored.runs_of_period(c, start, end))
         runs = [run for run in found if run.id.startswith("run-")]
-        answer = pb.RunBillingResponse(left_out=left_out, runs=[_run_message(run) for run in runs], bills=sum(r.count for r in runs))
+        answer = pb.RunBillingResponse(
+            left_out=left_out, runs=[_run_message(run) for run in runs], bills=sum(r.count for r in runs)
+        )
         if runs:
             answer.run, answer.transaction = runs[0].id, runs[0].ledger_transaction
         return await self.store.write(lambda unit: once.before(unit) or once.keep(unit, answer))
@@ -191,12 +193,16 @@ class Billing:
             old, row = await self._correctable(bill_id)
             draft = await self._draft(row, old.from_date, old.to_date, old.id)
             if _same_bill(draft.document, canonical.decode(old.document)):
-                raise FailedPrecondition("nothing has changed since the bill was issued; there is nothing to correct", reason="no-change")
+                raise FailedPrecondition(
+                    "nothing has changed since the bill was issued; there is nothing to correct", reason="no-change"
+                )
             await self._add_run([draft], old.from_date, old.to_date)
             await self.finish_drafts()
             found = await self.store.read(lambda c: stored.shown(c, draft.document["id"]))
         if found is None:
-            raise FailedPrecondition("the correction is drafted and will be issued shortly; ask with the same request id")
+            raise FailedPrecondition(
+                "the correction is drafted and will be issued shortly; ask with the same request id"
+            )
         answer = pb.CorrectBillResponse(bill=bill_message(*found))
         return await self.store.write(lambda unit: once.before(unit) or once.keep(unit, answer))
 
@@ -206,7 +212,9 @@ class Billing:
             raise NotFound(f"no bill {bill_id!r}", field="bill")
         old, corrected_by = found
         if corrected_by:
-            raise FailedPrecondition(f"the bill was corrected by {corrected_by}; correct that one", reason="corrected-before")
+            raise FailedPrecondition(
+                f"the bill was corrected by {corrected_by}; correct that one", reason="corrected-before"
+            )
         row = await self.store.read(lambda c: contract(c, old.contract))
         if row is None:
             raise NotFound("the contract of the bill was erased", field="bill")
@@ -252,7 +260,9 @@ def _tariff_of(connection: Connection, row: ContractRow, day: str, corrects: str
     else:
         found = tariff_on(connection, row.tariff, day)
     if found is None:
-        raise NotBillable(f"no version of the tariff {row.tariff!r} is valid on {day}; PublishTariff first", reason="no-tariff")
+        raise NotBillable(
+            f"no version of the tariff {row.tariff!r} is valid on {day}; PublishTariff first", reason="no-tariff"
+        )
     return found, parse_tariff(canonical.decode(found.document))
 
 
@@ -266,7 +276,13 @@ def _period(row: ContractRow, rules: Tariff, from_date: str, to_date: str) -> Pe
 
 
 def _bill_input(
-    connection: Connection, row: ContractRow, period: Period, found: TariffRow, bill_id: str, now: int, corrects: str | None
+    connection: Connection,
+    row: ContractRow,
+    period: Period,
+    found: TariffRow,
+    bill_id: str,
+    now: int,
+    corrects: str | None,
 ) -> BillInput:
     start, end, point = period.from_time, period.to_time, row.meter_point
     sequences = proofs.sequences_of(connection, point, start, end)

@@ -146,7 +146,9 @@ def _packages_in(connection: Connection, point: str, spans: Sequence[Span]) -> l
     return proofs.packages(connection, wanted)
 
 
-def _bill_parts(row: BillRow, document: dict[str, Any], connection: Connection) -> tuple[list[PackageRow], tuple[str, Any], str]:
+def _bill_parts(
+    row: BillRow, document: dict[str, Any], connection: Connection
+) -> tuple[list[PackageRow], tuple[str, Any], str]:
     """Packages of a bill, (transaction, proof in the run), transaction of the tariff."""
     period = document["period"]
     missing = {item["slot"] for item in document["estimated"] if item["reason"] == MISSING}
@@ -168,7 +170,9 @@ def _package(index: int, row: PackageRow) -> dict[str, Any]:
 def _anchored_soon(error: CityError) -> CityError:
     if isinstance(error, NotFound | FailedPrecondition):
         return FailedPrecondition(
-            "not all packages are under an anchored head yet; try again in a few seconds", reason="not-anchored", retry_after_s=2.0
+            "not all packages are under an anchored head yet; try again in a few seconds",
+            reason="not-anchored",
+            retry_after_s=2.0,
         )
     return error
 

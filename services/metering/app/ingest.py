@@ -111,13 +111,21 @@ class Ingest:
         again = [n for n, item in enumerate(findings) if isinstance(item, Unknown) and self._fleet.get(item.device)]
         for number, finding in zip(again, await self._open_known([raws[n] for n in again]), strict=True):
             findings[number] = finding
-        return _put_off(findings, later, "device-lookup", f"{LOOKUPS_MAX} others of the request were looked up first", LOOKUP_WAIT_MS)
+        return _put_off(
+            findings,
+            later,
+            "device-lookup",
+            f"{LOOKUPS_MAX} others of the request were looked up first",
+            LOOKUP_WAIT_MS,
+        )
 
     async def _open_known(self, raws: Sequence[bytes]) -> list[Opened | Unknown | Refusal]:
         latest = unix(self._clock) + self._tolerance
         loop = asyncio.get_running_loop()
         chunks = [raws[at : at + _CHUNK] for at in range(0, len(raws), _CHUNK)]
-        jobs = [loop.run_in_executor(self._pool, open_packages, c, self._fleet, latest, self._buckets.busy) for c in chunks]
+        jobs = [
+            loop.run_in_executor(self._pool, open_packages, c, self._fleet, latest, self._buckets.busy) for c in chunks
+        ]
         return [finding for findings in await asyncio.gather(*jobs) for finding in findings]
 
     def _admit(self, finding: Opened | Unknown | Refusal) -> Opened | Refusal:
@@ -150,7 +158,16 @@ class Ingest:
         held = plausibility.judge(draft, item.readings, offsets)
         salt = self._randomness(SALT_BYTES)
         return Candidate(
-            parsed.device, point.id, parsed.sequence, parsed.hash, parsed.previous, item.raw, salt, item.readings, held, trace
+            parsed.device,
+            point.id,
+            parsed.sequence,
+            parsed.hash,
+            parsed.previous,
+            item.raw,
+            salt,
+            item.readings,
+            held,
+            trace,
         )
 
     def _wording(self, now: int) -> Wording:
@@ -169,7 +186,9 @@ class Ingest:
             if isinstance(answer, Refusal):
                 device = finding.device.id if isinstance(finding, Opened) else answer.device
                 self._refusals.add(answer, device, unix(self._clock))
-                telemetry.METERING_PACKAGES.labels("deferred" if answer.retry_after_ms else "rejected", answer.reason).inc()
+                telemetry.METERING_PACKAGES.labels(
+                    "deferred" if answer.retry_after_ms else "rejected", answer.reason
+                ).inc()
         taken = [answer for answer in answers if isinstance(answer, Accepted)]
         if taken:
             telemetry.METERING_PACKAGES.labels("accepted", "").inc(len(taken))

@@ -73,7 +73,9 @@ class People:
         """
         spans = [self.span_of(row) for row in own if self._overlaps(row, wanted)]
         if not spans:
-            raise PermissionDenied("the range lies outside of your contract at this meter point", reason="outside-contract")
+            raise PermissionDenied(
+                "the range lies outside of your contract at this meter point", reason="outside-contract"
+            )
         return [Span(max(s.from_time, wanted.from_time), min(s.to_time, wanted.to_time)) for s in spans]
 
     def span_of(self, row: ContractRow) -> Span:

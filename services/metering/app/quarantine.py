@@ -43,7 +43,9 @@ class Quarantine:
         rows = await self.store.read(lambda c: quarantine.entries(c, before, limit))
         return rows, str(rows[-1].number) if len(rows) == limit else ""
 
-    async def release(self, once: Once[pb.ReleaseDeviceResponse], device: str, decision: str) -> pb.ReleaseDeviceResponse:
+    async def release(
+        self, once: Once[pb.ReleaseDeviceResponse], device: str, decision: str
+    ) -> pb.ReleaseDeviceResponse:
         """New readings of the device count again; held ones stay set aside until an appeal is granted.
 
         Raises:
@@ -57,7 +59,9 @@ class Quarantine:
                 return before
             released = quarantine.release(work, device)
             if not released:
-                raise FailedPrecondition(f"no open quarantine of {device!r}; ListQuarantine shows what is open", field="device")
+                raise FailedPrecondition(
+                    f"no open quarantine of {device!r}; ListQuarantine shows what is open", field="device"
+                )
             add_facts(work, [self.facts.device_released(device, text, now)])
             return once.keep(work, pb.ReleaseDeviceResponse(released=released))
 
@@ -83,7 +87,9 @@ class Quarantine:
             if (before := once.before(work)) is not None:
                 return before
             if not quarantine.count_held(work.connection, point, span.from_time, span.to_time):
-                raise FailedPrecondition("no reading is set aside in that range; GetUsage shows which are", field="from_time")
+                raise FailedPrecondition(
+                    "no reading is set aside in that range; GetUsage shows which are", field="from_time"
+                )
             quarantine.add_appeal(work, row)
             return once.keep(work, pb.CreateAppealResponse(appeal=appeal_message(row)))
 

@@ -86,7 +86,9 @@ class Usage:
         checked_span(wanted)
         spans = await self.people.visible(who, point, wanted, "")
         row = await self._point(point)
-        rows = await self.store.read(lambda c: [i for s in spans for i in usage.slots(c, row.id, s.from_time, s.to_time)])
+        rows = await self.store.read(
+            lambda c: [i for s in spans for i in usage.slots(c, row.id, s.from_time, s.to_time)]
+        )
         points = [Point(item.time, item.energy_wh, item.quality) for item in rows]
         offsets = year_offsets(row.zone, spans[0].from_time)
         waiting = ""

@@ -56,7 +56,9 @@ def _zone(zone: str) -> ZoneInfo:
     try:
         return ZoneInfo(zone)
     except (ZoneInfoNotFoundError, ValueError, OSError):
-        raise InvalidArgument(f"{zone!r} is no zone of the IANA database; give one like Europe/London", field="zone") from None
+        raise InvalidArgument(
+            f"{zone!r} is no zone of the IANA database; give one like Europe/London", field="zone"
+        ) from None
 
 
 def _offset(rules: ZoneInfo, seconds: int) -> int:

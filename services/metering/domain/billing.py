@@ -171,7 +171,9 @@ def _estimates(given: BillInput) -> list[dict[str, Any]]:
 def _estimate(estimator: Estimator, slot: int, held: Mapping[int, str]) -> dict[str, Any]:
     energy = estimator.estimate(slot)
     if energy is None:
-        raise NotBillable(f"the slot at {slot} has no measured slot near enough to estimate it from", reason="not-estimable")
+        raise NotBillable(
+            f"the slot at {slot} has no measured slot near enough to estimate it from", reason="not-estimable"
+        )
     reason = f"quarantined:{held[slot]}" if slot in held else MISSING
     return {"slot": slot, "energy_wh": energy, "reason": reason, "method": METHOD}
 

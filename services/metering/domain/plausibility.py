@@ -172,7 +172,9 @@ def _all_apart(
     recent: Sequence[tuple[int, int]], above: tuple[int, int], below: tuple[int, int], percent: int, min_wh: int
 ) -> bool:
     """Whether sum and standby of all the days exceed `above`, or all fall short of `below`, by the percentage."""
-    over = all(_exceeds(total, above[0], percent, 0) and _exceeds(low, above[1], percent, min_wh) for total, low in recent)
+    over = all(
+        _exceeds(total, above[0], percent, 0) and _exceeds(low, above[1], percent, min_wh) for total, low in recent
+    )
     return over or all(
         _exceeds(below[0], total, percent, 0) and _exceeds(below[1], low, percent, min_wh) for total, low in recent
     )

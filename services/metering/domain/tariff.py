@@ -76,7 +76,11 @@ def parse_tariff(document: Any) -> Tariff:
     _require(top["estimation"] == ESTIMATION, f"the only method is {ESTIMATION!r}", "estimation")
     _require(isinstance(top["contact"], dict), "must be an object with the ways to reach us", "contact")
     currency = _text(top["currency"], "currency", CURRENCY_LETTERS)
-    _require(len(currency) == CURRENCY_LETTERS and currency.isalpha() and currency.isupper(), "must be an ISO 4217 code", "currency")
+    _require(
+        len(currency) == CURRENCY_LETTERS and currency.isalpha() and currency.isupper(),
+        "must be an ISO 4217 code",
+        "currency",
+    )
     return Tariff(
         id=_identifier(top["id"], "id"),
         version=_integer(top["version"], "version", 1, 10**6),
@@ -93,7 +97,9 @@ def parse_tariff(document: Any) -> Tariff:
 
 def _band(value: Any, at: str) -> Band:
     item = _object(value, at, ("name", "windows", "steps"))
-    windows = [_window(w, f"{at}.windows[{i}]") for i, w in enumerate(_list(item["windows"], f"{at}.windows", WINDOWS_MAX))]
+    windows = [
+        _window(w, f"{at}.windows[{i}]") for i, w in enumerate(_list(item["windows"], f"{at}.windows", WINDOWS_MAX))
+    ]
     steps = tuple(_step(s, f"{at}.steps[{i}]") for i, s in enumerate(_list(item["steps"], f"{at}.steps", STEPS_MAX)))
     _require(steps[-1].up_to_wh_per_day is None, "the last step has up_to_wh_per_day null", f"{at}.steps")
     limits = [step.up_to_wh_per_day for step in steps[:-1]]
@@ -127,7 +133,9 @@ def _week(bands: tuple[Band, ...]) -> tuple[int, ...]:
                 _claim(minutes, index, day, window, bands)
     if -1 in minutes:
         day, minute = divmod(minutes.index(-1), MINUTES_PER_DAY)
-        raise TariffInvalid(f"minute {minute} of day {day} (0 is Monday) belongs to no band; every minute needs one", field="bands")
+        raise TariffInvalid(
+            f"minute {minute} of day {day} (0 is Monday) belongs to no band; every minute needs one", field="bands"
+        )
     return tuple(minutes)
 
 

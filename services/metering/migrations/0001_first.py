@@ -115,7 +115,12 @@ def _quarantine() -> None:
     )
     op.create_index("ix_appeals_subject", "appeals", ["subject"])
     op.create_table(
-        "refusals", _key("reason"), _key("device"), _column("count", number), _column("last_at", number), _column("message")
+        "refusals",
+        _key("reason"),
+        _key("device"),
+        _column("count", number),
+        _column("last_at", number),
+        _column("message"),
     )
 
 

@@ -56,18 +56,24 @@ def add_run(unit: Unit, run: RunRow, bills: Sequence[BillRow], commitments: Sequ
     """Keeps a draft with its bills, so that a crash goes on with the same documents and salts."""
     unit.insert_many(RUNS, _RUN_COLUMNS, [astuple(run)])
     unit.insert_many(BILLS, _BILL_COLUMNS, [astuple(bill) for bill in bills])
-    unit.insert_many(LEAVES, ("run", "position", "commitment"), [(run.id, n, leaf) for n, leaf in enumerate(commitments)])
+    unit.insert_many(
+        LEAVES, ("run", "position", "commitment"), [(run.id, n, leaf) for n, leaf in enumerate(commitments)]
+    )
 
 
 def close_run(unit: Unit, run: str, transaction: str) -> bool:
     """Keeps the receipt; False if it was kept before."""
-    change = update(RUNS).where(RUNS.c.id == run, RUNS.c.ledger_transaction == "").values(ledger_transaction=transaction)
+    change = (
+        update(RUNS).where(RUNS.c.id == run, RUNS.c.ledger_transaction == "").values(ledger_transaction=transaction)
+    )
     return unit.connection.execute(change).rowcount == 1
 
 
 def drafts(connection: Connection) -> list[RunRow]:
     """Runs the ledger has not confirmed."""
-    return [_run(row) for row in connection.execute(select(RUNS).where(RUNS.c.ledger_transaction == "").order_by(RUNS.c.id))]
+    return [
+        _run(row) for row in connection.execute(select(RUNS).where(RUNS.c.ledger_transaction == "").order_by(RUNS.c.id))
+    ]
 
 
 def run(connection: Connection, id_: str) -> RunRow | None:
@@ -87,7 +93,9 @@ def leaves(connection: Connection, run_id: str) -> list[bytes]:
 
 
 def bills_of_run(connection: Connection, run_id: str) -> list[BillRow]:
-    return [_bill(row) for row in connection.execute(select(BILLS).where(BILLS.c.run == run_id).order_by(BILLS.c.position))]
+    return [
+        _bill(row) for row in connection.execute(select(BILLS).where(BILLS.c.run == run_id).order_by(BILLS.c.position))
+    ]
 
 
 def billed(connection: Connection, from_date: str, to_date: str) -> set[str]:
@@ -102,7 +110,9 @@ def shown(connection: Connection, id_: str) -> tuple[BillRow, str] | None:
     return (_bill(row), row.corrected_by or "") if row is not None else None
 
 
-def page(connection: Connection, subject: str | None, after: tuple[int, str] | None, limit: int) -> list[tuple[BillRow, str]]:
+def page(
+    connection: Connection, subject: str | None, after: tuple[int, str] | None, limit: int
+) -> list[tuple[BillRow, str]]:
     """Bills of closed runs, newest first; of one resident or (None) of all.
 
     Args:

@@ -66,7 +66,9 @@ def contracts_between(connection: Connection, from_date: str, to_date: str) -> l
     """Contracts that hold on a day of [from_date, to_date), by meter point."""
     running = or_(CONTRACTS.c.to_date == "", CONTRACTS.c.to_date > from_date)
     query = select(CONTRACTS).where(and_(CONTRACTS.c.from_date < to_date, running))
-    return [_contract(row) for row in connection.execute(query.order_by(CONTRACTS.c.meter_point, CONTRACTS.c.from_date))]
+    return [
+        _contract(row) for row in connection.execute(query.order_by(CONTRACTS.c.meter_point, CONTRACTS.c.from_date))
+    ]
 
 
 def add_tariff(unit: Unit, row: TariffRow) -> None:

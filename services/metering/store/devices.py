@@ -46,7 +46,9 @@ def put_device(unit: Unit, row: DeviceRow) -> None:
     unit.execute(insert(DEVICES).values(device=row.device, from_time=row.from_time, last_sequence=row.last_sequence))
     columns = ("device", "from_sequence", "public_key", "algorithm", "ledger_transaction")
     unit.insert_many(
-        DEVICE_KEYS, columns, [(row.device, k.from_sequence, k.public_key, k.algorithm, k.transaction) for k in row.keys]
+        DEVICE_KEYS,
+        columns,
+        [(row.device, k.from_sequence, k.public_key, k.algorithm, k.transaction) for k in row.keys],
     )
 
 

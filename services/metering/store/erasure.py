@@ -31,14 +31,18 @@ def erase_span(unit: Unit, meter_point: str, from_time: int, to_time: int) -> li
         unit.execute(update(PACKAGES).where(*at).values(content=b"", salt=b""))
     unit.execute(delete(READINGS).where(*inside))
     unit.execute(
-        delete(ESTIMATES).where(ESTIMATES.c.meter_point == meter_point, ESTIMATES.c.slot.between(from_time, to_time - 1))
+        delete(ESTIMATES).where(
+            ESTIMATES.c.meter_point == meter_point, ESTIMATES.c.slot.between(from_time, to_time - 1)
+        )
     )
     devices = sorted({device for device, _ in pairs})
     unit.execute(delete(FACTS).where(FACTS.c.subject.in_([meter_point, *devices])))
     held = (QUARANTINE.c.meter_point == meter_point, QUARANTINE.c.since >= from_time, QUARANTINE.c.open == 0)
     unit.execute(delete(QUARANTINE).where(*held))
     unit.execute(
-        update(QUARANTINE).where(QUARANTINE.c.meter_point == meter_point).values(explanation="erased with its resident's data")
+        update(QUARANTINE)
+        .where(QUARANTINE.c.meter_point == meter_point)
+        .values(explanation="erased with its resident's data")
     )
     return devices
 

@@ -204,7 +204,16 @@ def _hold(unit: Unit, item: Candidate, reason: str, count: int, rows: _Rows, wor
         more = {"readings": QUARANTINE.c.readings + count, "last_slot": max(found[0].last_slot, last_slot)}
         unit.execute(update(QUARANTINE).where(QUARANTINE.c.number == found[0].number).values(**more))
         return
-    row = (item.device, item.meter_point, reason, wording.explain(item, reason), now, last_slot, count, int(reason == "drift"))
+    row = (
+        item.device,
+        item.meter_point,
+        reason,
+        wording.explain(item, reason),
+        now,
+        last_slot,
+        count,
+        int(reason == "drift"),
+    )
     columns = ("device", "meter_point", "reason", "explanation", "since", "last_slot", "readings", "open")
     unit.insert_many(QUARANTINE, columns, [row])
     rows.facts.append(wording.quarantined(item.device, reason))

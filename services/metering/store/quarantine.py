@@ -44,7 +44,10 @@ def entries(connection: Connection, before: int | None, limit: int) -> list[Entr
     if before is not None:
         query = query.where(QUARANTINE.c.number < before)
     rows = connection.execute(query)
-    return [EntryRow(r.number, r.device, r.meter_point, r.reason, r.explanation, r.since, r.readings, bool(r.open)) for r in rows]
+    return [
+        EntryRow(r.number, r.device, r.meter_point, r.reason, r.explanation, r.since, r.readings, bool(r.open))
+        for r in rows
+    ]
 
 
 def release(unit: Unit, device: str) -> int:

@@ -78,7 +78,9 @@ def _slots(meter_point: str, from_time: int, to_time: int) -> Subquery:
         .where(*inside)
     )
     unread = READINGS.alias("unread")
-    measured = select(literal(1)).where(unread.c.meter_point == ESTIMATES.c.meter_point, unread.c.slot == ESTIMATES.c.slot)
+    measured = select(literal(1)).where(
+        unread.c.meter_point == ESTIMATES.c.meter_point, unread.c.slot == ESTIMATES.c.slot
+    )
     guessed = select(
         ESTIMATES.c.slot, ESTIMATES.c.energy_wh, literal(ESTIMATED).label("quality"), ESTIMATES.c.reason
     ).where(
@@ -175,5 +177,3 @@ def first_slot(connection: Connection, meter_point: str) -> int | None:
     """The first slot a meter point was read for."""
     query = select(READINGS.c.slot).where(READINGS.c.meter_point == meter_point).order_by(READINGS.c.slot).limit(1)
     return connection.execute(query).scalar_one_or_none()
-
-

@@ -34,7 +34,14 @@ def facts() -> list[Fact]:
 def test_event_bytes_are_as_they_were() -> None:
     readings = [(NOW - 3_600, 120), (NOW - 1_800, -7)]
     package = events.package_accepted(
-        "meter-0001", 7, "mp-0001", readings, ["", "out-of-range"], bytes(32), NOW, "00-" + "1" * 32 + "-" + "2" * 16 + "-01"
+        "meter-0001",
+        7,
+        "mp-0001",
+        readings,
+        ["", "out-of-range"],
+        bytes(32),
+        NOW,
+        "00-" + "1" * 32 + "-" + "2" * 16 + "-01",
     )
     found = [shown(package), *(shown(fact.message) for fact in facts())]
     assert found == json.loads(GOLDEN.read_text(encoding="utf-8"))
