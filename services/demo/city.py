@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from datetime import date, datetime
 from functools import partial
@@ -83,8 +83,9 @@ class DemoCity:
             driver = Driver(options.neighbourhood, self._clock, faults=options.faults)
             builds = {**builders(), "simulation": driver.build}
             async with running(world, builds) as process:
-                gate = StartingGate(process.services["gateway"].http, self._summary.dashboard_seen)
-                async with serving(gate, options.port), self._counting(process, driver):
+                gateway = process.services["gateway"]
+                gate = StartingGate(gateway.http, self._summary.dashboard_seen)
+                async with serving(gate, options.port, gateway.stop), self._counting(process, driver):
                     await self._until(stopping, self._start(process, driver, gate))
                     await self._until(stopping, self._live(process, driver))
 
@@ -241,8 +242,13 @@ async def _anchored(calls: Calls) -> int:
 
 
 @contextlib.asynccontextmanager
-async def serving(application: Callable[..., Any], port: int) -> AsyncIterator[None]:
+async def serving(
+    application: Callable[..., Any], port: int, closing: Callable[[], Awaitable[None]] | None = None
+) -> AsyncIterator[None]:
     """Serves HTTP on the loopback address.
+
+    Args:
+        closing: called before the server drains, to end streams that would never end.
 
     Raises:
         EnvironmentFault: the port is taken.
@@ -266,6 +272,8 @@ async def serving(application: Callable[..., Any], port: int) -> AsyncIterator[N
     try:
         yield
     finally:
+        if closing is not None:
+            await closing()
         server.should_exit = True
         await task
         listening.close()
