@@ -109,7 +109,7 @@ async def running(world: World, builds: Mapping[str, Build]) -> AsyncIterator[Pr
 
     Start-up order never matters: a service that needs another dials it when it needs it.
     """
-    socket = f"unix:{_socket_path(world.state)}"
+    socket = f"unix:{socket_path(world.state)}"
     stores: dict[str, SqliteStore] = {}
     process = Process(world, (), stores, socket)
     async with AsyncExitStack() as stack:
@@ -175,7 +175,7 @@ def locked(state: Path) -> Any:
         yield
 
 
-def _socket_path(state: Path) -> Path:
+def socket_path(state: Path) -> Path:
     """Unix socket paths are limited to 107 bytes, so a deep state directory is named by a hash under /tmp."""
     path = (state / "city.sock").resolve()
     if len(str(path)) > _SOCKET_PATH_MAX:

@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 
 from citykit.canonical import encode
 from citykit.errors import EnvironmentFault
-from citykit.package import Ed25519Signer
+from citykit.package import Ed25519Signer, Signer
 from simulation.archives import Report
 from simulation.calendar import CONTRACTS_BEGIN, DEMO_BEGINS, Shift, midnight, weeks_from
 from simulation.catalogue import path_of
@@ -93,7 +93,7 @@ class Neighbourhood:
         return {MANUFACTURER: self._manufacturer.public_key}
 
     def vouchers(self) -> list[Voucher]:
-        return [self._voucher(meter) for meter in self.meters]
+        return [self.vouch(m.device_id, device_signer(self.seed, m.device_id, m.algorithm)) for m in self.meters]
 
     def device(self, meter: Meter) -> Device:
         signer = device_signer(self.seed, meter.device_id, meter.algorithm)
@@ -118,15 +118,17 @@ class Neighbourhood:
         shake = blake2b(f"{self.seed}/{number}".encode(), digest_size=2).digest()
         return 30 + column * _CELL + shake[0] % 60, (30 + row * _CELL + shake[1] % 60) % 1_000
 
-    def _voucher(self, meter: Meter) -> Voucher:
-        signer = device_signer(self.seed, meter.device_id, meter.algorithm)
-        document = encode({
-            "algorithm": meter.algorithm,
-            "device": meter.device_id,
-            "key": signer.public_key.hex(),
-            "model": _MODEL,
-            "serial": sha256(f"{self.seed}/{meter.device_id}".encode()).hexdigest()[:12],
-        })  # fmt: skip
+    def vouch(self, device: str, signer: Signer) -> Voucher:
+        """The manufacturer's voucher for a device's key."""
+        document = encode(
+            {
+                "algorithm": signer.algorithm,
+                "device": device,
+                "key": signer.public_key.hex(),
+                "model": _MODEL,
+                "serial": sha256(f"{self.seed}/{device}".encode()).hexdigest()[:12],
+            }
+        )
         return Voucher(document, self._manufacturer.sign(b"city.voucher.v1\n" + document), MANUFACTURER)
 
 

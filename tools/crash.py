@@ -1,0 +1,330 @@
+"""`make crash N=25`: kills the city with SIGKILL at random moments under load and checks what it kept.
+
+`python -m tools.crash N [--seed S] [--state DIR]`. A set of devices of its own sends packages to the running city and remembers every ACK.
+After each kill: every acknowledged package is stored once with the same bytes, no entry stands twice in a log, no bill or run twice, and
+ledger and logs verify. At the end the city settles, and every stored package is in the log. Exit codes: 0 all held, 1 something did not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import os
+import random
+import secrets
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+
+import grpc.aio
+
+from city.identity.v1 import identity_service_pb2 as identity
+from city.identity.v1.identity_service_pb2_grpc import IdentityServiceStub
+from city.metering.v1 import metering_service_pb2 as metering
+from city.metering.v1.metering_service_pb2_grpc import MeteringServiceStub
+from city.simulation.v1 import simulation_service_pb2 as simulation
+from city.simulation.v1.simulation_service_pb2_grpc import SimulationServiceStub
+from citykit.access import ServiceTokens, bearer_client_interceptors
+from citykit.ledger.local import check_ledger
+from citykit.merkle_log import MerkleLog
+from citykit.package import Ed25519Signer, Reading, commitment, package_hash, sign_package
+from citykit.run import service_token_seed, socket_path
+from services.notary.check import check_logs
+from simulation.calendar import SLOT_S
+from simulation.neighbourhood import Neighbourhood
+
+SEED = 7
+SPEED = 50_000
+DEVICES = 20
+_KILL_AFTER_S = (0.8, 7.0)
+_CALL_S = 20.0
+_SETTLE_S = 180.0
+_PACKAGE_MAX = 48
+_LOGS = ("metering.readings", "metering.events", "identity.events")
+
+
+@dataclass
+class Client:
+    """A device of ours: its chain, the package that waits for its ACK, and what was acknowledged."""
+
+    name: str
+    signer: Ed25519Signer
+    next_slot: int = 0
+    sequence: int = 0
+    previous: bytes = bytes(32)
+    waiting: bytes = b""
+    acknowledged: dict[int, bytes] = field(default_factory=dict)
+
+    def package(self, now: int) -> bytes:
+        """The package that waits, or the next one if a slot has ended; empty otherwise."""
+        if not self.waiting and self.next_slot and self.next_slot + SLOT_S <= now:
+            end = min(now - SLOT_S, self.next_slot + (_PACKAGE_MAX - 1) * SLOT_S)
+            readings = [
+                Reading(slot, 100 + slot // SLOT_S * 37 % 400) for slot in range(self.next_slot, end + 1, SLOT_S)
+            ]
+            self.waiting = sign_package(self.signer, self.name, self.sequence + 1, self.previous, readings)
+            self.next_slot = readings[-1].time + SLOT_S
+        return self.waiting
+
+    def acknowledge(self) -> None:
+        self.sequence += 1
+        self.previous = package_hash(self.waiting)
+        self.acknowledged[self.sequence] = self.previous
+        self.waiting = b""
+
+
+class Load:
+    """Sends packages of our devices to whatever city runs on the state directory."""
+
+    def __init__(self, state: Path) -> None:
+        self._state = state
+        self._neighbourhood = Neighbourhood(SEED, None, meters=1)
+        seeds = [sha256(f"city.crash.{number}".encode()).digest() for number in range(DEVICES)]
+        self.clients = [
+            Client(f"crash-{number:03d}", Ed25519Signer.from_seed(seed)) for number, seed in enumerate(seeds)
+        ]
+        self.refused: dict[str, int] = {}
+
+    async def run(self) -> None:
+        """Goes on until cancelled; every failure of a call is a city that is away."""
+        while True:
+            with contextlib.suppress(grpc.aio.AioRpcError, OSError):
+                await self._session()
+            await asyncio.sleep(0.1)
+
+    async def _session(self) -> None:
+        key = self._state / "keys" / "root"
+        if not key.exists() or len(key.read_bytes()) != 32:  # noqa: PLR2004 - the root key's length
+            return
+        address = f"unix:{socket_path(self._state)}"
+        tokens = ServiceTokens(service_token_seed(key.read_bytes()), "crash")
+        dial = partial(_channel, address, tokens)
+        async with dial("identity") as people, dial("metering") as meters, dial("simulation") as replay:
+            if not all(client.next_slot for client in self.clients):
+                await self._register(people, meters)
+            while True:
+                answer = await SimulationServiceStub(replay).GetReplay(simulation.GetReplayRequest(), timeout=_CALL_S)
+                if not await self._send(meters, answer.city_time.seconds):
+                    await asyncio.sleep(0.01)
+
+    async def _register(self, people: grpc.aio.Channel, meters: grpc.aio.Channel) -> None:
+        vouchers = [self._neighbourhood.vouch(client.name, client.signer) for client in self.clients]
+        request = identity.RegisterDevicesRequest(
+            request_id="crash-devices",
+            vouchers=[
+                identity.Voucher(document=v.document, signature=v.signature, manufacturer=v.manufacturer)
+                for v in vouchers
+            ],
+        )
+        registered = await IdentityServiceStub(people).RegisterDevices(request, timeout=_CALL_S)
+        points = [
+            metering.MeterPoint(id=f"mp-{c.name}", device=c.name, max_slot_wh=11_500, zone="Europe/London")
+            for c in self.clients
+        ]
+        await MeteringServiceStub(meters).RegisterMeterPoints(
+            metering.RegisterMeterPointsRequest(request_id="crash-meter-points", meter_points=points), timeout=_CALL_S
+        )
+        for client, device in zip(self.clients, registered.devices, strict=True):
+            client.next_slot = -(-device.registered_at.seconds // SLOT_S) * SLOT_S
+
+    async def _send(self, meters: grpc.aio.Channel, now: int) -> bool:
+        ready = [client for client in self.clients if client.package(now)]
+        if not ready:
+            return False
+
+        async def requests() -> object:
+            yield metering.IngestRequest(packages=[client.waiting for client in ready])
+
+        async for answer in MeteringServiceStub(meters).Ingest(requests(), timeout=_CALL_S):  # type: ignore[arg-type]
+            for client, result in zip(ready, answer.results, strict=True):
+                if result.outcome in (
+                    metering.PackageResult.OUTCOME_ACCEPTED,
+                    metering.PackageResult.OUTCOME_DUPLICATE,
+                ):
+                    client.acknowledge()
+                else:
+                    self.refused[result.reason] = self.refused.get(result.reason, 0) + 1
+        return True
+
+
+def _channel(address: str, tokens: ServiceTokens, service: str) -> grpc.aio.Channel:
+    options = (("grpc.max_reconnect_backoff_ms", 200), ("grpc.initial_reconnect_backoff_ms", 50))
+    return grpc.aio.insecure_channel(address, options=options, interceptors=bearer_client_interceptors(tokens, service))
+
+
+# --- the city under test ------------------------------------------------------------------------------
+
+
+def start(state: Path, log: Path, faults: str = "replayed,reordered,missing") -> subprocess.Popen[bytes]:
+    """A city in a process group of its own."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [
+        sys.executable, "-m", "services", "run", "--synthetic", "--state", str(state), "--seed", str(SEED),
+        "--speed", str(SPEED), "--port", str(port), *(("--faults", faults) if faults else ()),
+    ]  # fmt: skip
+    with log.open("ab") as output:
+        return subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True)  # noqa: S603 - our own program
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+# --- what must hold -----------------------------------------------------------------------------------
+
+
+def violations(state: Path, clients: Sequence[Client], *, settled: bool) -> Iterator[str]:
+    """What does not hold in a stopped city's files."""
+    yield from (str(finding) for finding in check_ledger(state / "ledger") if (state / "ledger" / "blocks").exists())
+    if (state / "metering" / "metering.db").exists():
+        with contextlib.closing(_open(state / "metering" / "metering.db")) as database:
+            yield from _package_violations(database, clients)
+            yield from _bill_violations(database)
+            if (state / "notary" / "notary.db").exists():
+                yield from _log_violations(state, database, settled=settled)
+
+
+def _package_violations(database: sqlite3.Connection, clients: Sequence[Client]) -> Iterator[str]:
+    stored = {
+        (device, sequence): bytes(digest)
+        for device, sequence, digest in database.execute("SELECT device, sequence, hash FROM packages")
+    }
+    for client in clients:
+        for sequence, digest in client.acknowledged.items():
+            if stored.get((client.name, sequence)) != digest:
+                yield f"{client.name}: the acknowledged package {sequence} is lost or another"
+    readings = database.execute("SELECT COUNT(*), COUNT(DISTINCT meter_point || '/' || slot) FROM readings").fetchone()
+    if readings[0] != readings[1]:
+        yield "a slot was counted twice"
+
+
+def _bill_violations(database: sqlite3.Connection) -> Iterator[str]:
+    twice = database.execute(
+        "SELECT contract, period, COUNT(*) FROM (SELECT contract, from_date || '/' || to_date AS period FROM bills WHERE corrects = '')"
+        " GROUP BY contract, period HAVING COUNT(*) > 1"
+    ).fetchall()
+    yield from (f"contract {contract} has {count} bills for {period}" for contract, period, count in twice)
+
+
+def _log_violations(state: Path, database: sqlite3.Connection, *, settled: bool) -> Iterator[str]:
+    yield from (str(finding) for finding in check_logs(state).findings)
+    entries: dict[str, list[bytes]] = {}
+    with contextlib.closing(_open(state / "notary" / "notary.db")) as notary:
+        sizes = dict(notary.execute("SELECT log, size FROM logs").fetchall())
+    for log in _LOGS:
+        merkle_log = MerkleLog(state / "notary" / "logs" / log, sizes.get(log, 0))
+        entries[log] = merkle_log.entries(0, merkle_log.size)
+        merkle_log.close()
+        if len(entries[log]) != len(set(entries[log])):
+            yield f"the log {log} holds an entry twice"
+    known = {commitment(salt, content) for salt, content in database.execute("SELECT salt, content FROM packages")}
+    logged = set(entries["metering.readings"])
+    if logged - known:
+        yield f"the log holds {len(logged - known)} entries of no stored package"
+    if settled and known - logged:
+        yield f"{len(known - logged)} stored packages never came into the log"
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(path)
+
+
+# --- the run ------------------------------------------------------------------------------------------
+
+
+async def crash(count: int, seed: int, state: Path) -> list[str]:
+    """Kills `count` times, then lets the city settle; returns what did not hold."""
+    source = random.Random(seed)  # noqa: S311 - reproducible on purpose
+    load = Load(state)
+    log = state.parent / "city.log"
+    for number in range(count):
+        process = start(state, log)
+        sending = asyncio.create_task(load.run())
+        after_s = source.uniform(*_KILL_AFTER_S)
+        await _watch(process, after_s)
+        early = process.poll()
+        kill(process)
+        await _end(sending)
+        found = [f"the city ended by itself with {early}"] if early is not None else []
+        found += violations(state, load.clients, settled=False)
+        acknowledged = sum(len(client.acknowledged) for client in load.clients)
+        print(
+            f"kill {number + 1:>3}/{count} after {after_s:4.1f} s: {acknowledged} packages acknowledged, {len(found)} violations",
+            flush=True,
+        )
+        if found:
+            return found
+    return await _settle(state, load, log)
+
+
+async def _settle(state: Path, load: Load, log: Path) -> list[str]:
+    """A last run without faults until everything stored is in the logs and anchored, then a clean stop."""
+    process = start(state, log, faults="")
+    sending = asyncio.create_task(load.run())
+    await _watch(process, 5.0)
+    await _end(sending)
+    process.send_signal(signal.SIGINT)
+    try:
+        await asyncio.to_thread(process.wait, _SETTLE_S)
+    except subprocess.TimeoutExpired:
+        kill(process)
+        return [f"the city did not stop within {_SETTLE_S:.0f} s of Ctrl-C"]
+    if process.returncode != 0:
+        return [f"the city ended with exit code {process.returncode} after Ctrl-C"]
+    if not any(client.acknowledged for client in load.clients):
+        return [f"no package was ever acknowledged ({load.refused}); nothing was tested"]
+    return list(violations(state, load.clients, settled=True))
+
+
+async def _watch(process: subprocess.Popen[bytes], seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and process.poll() is None:
+        await asyncio.sleep(0.02)
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="make crash", description=__doc__)
+    parser.add_argument("count", type=int)
+    parser.add_argument("--seed", type=int, default=secrets.randbelow(10**6))
+    parser.add_argument("--state", type=Path, help="where the city lives; a temporary directory otherwise")
+    arguments = parser.parse_args(argv)
+    folder = arguments.state or Path(tempfile.mkdtemp(prefix="city-crash-"))
+    folder.mkdir(parents=True, exist_ok=True)
+    print(f"crash: {arguments.count} kills, seed {arguments.seed}, in {folder}", flush=True)
+    began = time.monotonic()
+    found = asyncio.run(crash(arguments.count, arguments.seed, folder / "state"))
+    for violation in found:
+        print(f"VIOLATION {violation}")
+    if found:
+        print(f"seed {arguments.seed}; the city's files and log are kept in {folder}")
+        return 1
+    if arguments.state is None:
+        shutil.rmtree(folder, ignore_errors=True)
+    print(
+        f"{arguments.count} kills in {time.monotonic() - began:.0f} s, seed {arguments.seed}: nothing acknowledged lost, nothing twice, all verifies"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
