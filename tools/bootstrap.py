@@ -38,7 +38,10 @@ _CAUSES = (
         "then run the same command again",
     ),
     (r"No space left|os error 28", "the disk is full: free some space and run the same command again"),
-    (r"[Hh]ash mismatch|DO NOT MATCH", "a package is not the one that was locked; do not use it, and tell the maintainers"),
+    (
+        r"[Hh]ash mismatch|DO NOT MATCH",
+        "a package is not the one that was locked; do not use it, and tell the maintainers",
+    ),
 )
 
 
@@ -69,7 +72,9 @@ def install(wanted: str) -> None:
         return
     free = shutil.disk_usage(ROOT).free >> 20
     if free < FREE_MIB[kind]:
-        raise Fault(f"{free} MiB are free here and {FREE_MIB[kind]} are needed: free some space and run the same command again")
+        raise Fault(
+            f"{free} MiB are free here and {FREE_MIB[kind]} are needed: free some space and run the same command again"
+        )
     environment = {**os.environ, **index_settings(), "UV_PYTHON_DOWNLOADS": "never", "VIRTUAL_ENV": str(VENV)}
     uv = find_uv() or install_uv()
     if not usable():
@@ -151,7 +156,9 @@ def index_settings() -> dict[str, str]:
     """The mirror and the certificates that pip is set to, in uv's words; uv's own settings win."""
     if not importlib.util.find_spec("pip"):
         return {}
-    listed = subprocess.run([sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=False)  # noqa: S603 - pip
+    listed = subprocess.run(
+        [sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=False
+    )
     return translate(listed.stdout, os.environ)
 
 
@@ -173,7 +180,9 @@ def call(command: Sequence[str], environment: Mapping[str, str]) -> None:
         return
     output = done.stdout + done.stderr
     print(output[-2_000:], file=sys.stderr)
-    raise Fault(cause(output) or f"`{Path(command[0]).name} {command[1]}` failed with exit code {done.returncode}; see above")
+    raise Fault(
+        cause(output) or f"`{Path(command[0]).name} {command[1]}` failed with exit code {done.returncode}; see above"
+    )
 
 
 def cause(output: str) -> str | None:

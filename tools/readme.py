@@ -1,0 +1,80 @@
+"""Holds the documents to the program: every `make` target and every `city` command and option they show exists.
+
+Called by `make check`. Looks at fenced blocks and at code spans of every Markdown file.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import subprocess
+import sys
+
+from tools.project import ROOT, tracked
+
+_FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
+_SPAN = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
+_COMMAND = re.compile(r"^(?:\$ )?(?:\w+=\S+ )*(?:\.venv/bin/)?(make|city)\b(.*)$")
+_TARGET = re.compile(r"^([a-z]+):", re.MULTILINE)
+_SHELL = frozenset({"", "sh", "bash", "console", "shell", "text"})
+_HELP_TIMEOUT_S = 60
+
+
+def check() -> list[str]:
+    """A line per command that a reader could not type."""
+    lines = []
+    for path in tracked():
+        if path.suffix == ".md":
+            text = path.read_text(encoding="utf-8")
+            name = path.relative_to(ROOT).as_posix()
+            lines += [f"{name}: `{shown}`: {what}" for shown in commands(text) if (what := wrong(shown))]
+    return lines
+
+
+def commands(text: str) -> list[str]:
+    """The make and city commands a document shows, in order, each once."""
+    blocks = [block for language, block in _FENCE.findall(text) if language in _SHELL]
+    spans = _SPAN.findall(_FENCE.sub("", text))
+    shown = [line.split(" #")[0].strip() for block in blocks for line in block.splitlines()] + spans
+    return list(dict.fromkeys(line for line in shown if _COMMAND.match(line)))
+
+
+def wrong(command: str) -> str | None:
+    """What is wrong with a command, or None."""
+    match = _COMMAND.match(command)
+    if match is None:
+        return None
+    words = re.sub(r"[\[\]|]", " ", match[2]).split()
+    return wrong_make(words) if match[1] == "make" else wrong_city(words)
+
+
+def wrong_make(words: list[str]) -> str | None:
+    targets = set(_TARGET.findall((ROOT / "Makefile").read_text(encoding="utf-8")))
+    unknown = [word for word in words if re.fullmatch(r"[a-z]+", word) and word not in targets]
+    return f"no target {unknown[0]!r} in the Makefile" if unknown else None
+
+
+def wrong_city(words: list[str]) -> str | None:
+    if not words or not re.fullmatch(r"[a-z-]+", words[0]):
+        return None
+    text = usage(words[0])
+    if text is None:
+        return f"there is no command {words[0]!r}"
+    choices = set(re.findall(r"[a-z][a-z-]*", " ".join(re.findall(r"\{([^}]*)\}", text))))
+    if len(words) > 1 and words[1] in choices:
+        text += usage(words[0], words[1]) or ""
+    elif len(words) > 1 and choices and re.fullmatch(r"[a-z][a-z-]+", words[1]):
+        return f"{words[0]} has no {words[1]!r}; it has {', '.join(sorted(choices))}"
+    known = set(re.findall(r"--[a-z][a-z-]*", text))
+    unknown = [word for word in re.findall(r"--[a-z][a-z-]*", " ".join(words)) if word not in known]
+    return f"{words[0]} has no option {unknown[0]}" if unknown else None
+
+
+@functools.cache
+def usage(*words: str) -> str | None:
+    """What `city WORDS --help` prints, or None where there is no such command."""
+    command = [sys.executable, "-m", "services", *words, "--help"]
+    done = subprocess.run(  # noqa: S603 - our own program
+        command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=_HELP_TIMEOUT_S
+    )
+    return done.stdout if done.returncode == 0 else None
