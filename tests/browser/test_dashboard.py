@@ -50,7 +50,7 @@ def test_it_shows_the_city_and_asks_no_other_host(site: Site, visit: Open) -> No
     expect(page.locator("#tile-load")).to_have_text("27 kW")
     expect(page.locator("#tile-quarantine")).to_have_text("3")
     expect(page.locator("#logs")).to_contain_text("anchored at")
-    expect(page.locator("#quarantine")).to_contain_text("9,820 Wh in one slot")
+    expect(page.locator("#quarantine")).to_contain_text("9820 Wh in the slot at 8 Nov, 07:00")
     expect(page.locator("#refusals")).to_contain_text("bad-signature")
     expect(page.locator("#home-who")).to_contain_text("Ada")
     expect(page.locator("#accesses")).to_contain_text("operator at metering")

@@ -149,7 +149,7 @@ class Metering(metering_grpc.MeteringServiceServicer):
         self._asked.note("ListQuarantine", request)
         words = {
             "stuck": "the same 412 Wh in 12 slots one after the other; its own profile varies by 38 % there",
-            "spike": "9,820 Wh in one slot; the most this meter has used in a slot is 1,140 Wh",
+            "spike": "9,820 Wh in one slot; first: 9820 Wh in the slot at 1478588400",
             "drift": "week over week 31 % above its own profile, steadily for 9 days",
         }
         entries = [

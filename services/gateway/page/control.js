@@ -35,11 +35,14 @@ export async function loadQuarantine(who) {
   }
 }
 
+/** Explanations name slots in unix seconds, which are the same for everyone; here they become local times. */
+const localTimes = (text) => text.replace(/\b1\d{9}\b/g, (time) => when(Number(time), "moment"));
+
 function entry(item) {
   const state = el("span", { class: item.open ? "tag warn" : "tag" }, item.open ? "device held" : "readings held");
   return el("li", {},
     el("div", { class: "split" }, el("h3", {}, item.meter_point, " ", el("span", { class: "muted small" }, item.device)), state),
-    el("p", {}, el("b", {}, item.reason), item.explanation ? `: ${item.explanation}` : ""),
+    el("p", {}, el("b", {}, item.reason), item.explanation ? `: ${localTimes(item.explanation)}` : ""),
     el("p", { class: "muted small" }, `since ${item.since ? when(item.since, "moment") : "–"} · ${plural(item.readings, "reading", "readings")} set aside`));
 }
 
