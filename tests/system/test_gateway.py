@@ -288,6 +288,15 @@ async def test_documents_have_etags(client: httpx.AsyncClient) -> None:
         assert again.headers["etag"] == first.headers["etag"]
 
 
+async def test_head_is_get_without_the_content(client: httpx.AsyncClient) -> None:
+    for path in ("/", "/api/v1/city", f"/api/v1/bills/{BILL}/document", "/nothing"):
+        got, asked = [await client.request(method, path, headers=RESIDENT) for method in ("GET", "HEAD")]
+        assert (asked.status_code, asked.content) == (got.status_code, b"")
+        assert asked.headers["content-length"] == got.headers["content-length"]
+    assert (await client.head("/api/v1/live")).status_code == 405
+    assert 'route="/api/v1/bills/{bill}/document"' in (await client.get("/metrics")).text
+
+
 async def test_pages_follow_the_token(city: FakeCity, client: httpx.AsyncClient) -> None:
     token, found = "", []
     while True:

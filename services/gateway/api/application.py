@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 
 from citykit.errors import CityError
 from services.gateway.api import demo, health, live, oidc, problems, public, resident, staff
-from services.gateway.api.edge import BodyLimit, LastResort, SecurityHeaders
+from services.gateway.api.edge import BodyLimit, HeadAsGet, LastResort, SecurityHeaders
 from services.gateway.api.openapi import VERSION, describe
 from services.gateway.api.page import page_router
 from services.gateway.api.parts import Parts
@@ -44,6 +44,7 @@ def create_app(parts: Parts) -> FastAPI:
     app.add_exception_handler(CityError, problems.on_city_error)
     app.add_exception_handler(RequestValidationError, problems.on_validation_error)
     app.add_exception_handler(HTTPException, problems.on_http_error)
+    app.add_middleware(HeadAsGet, endless="/api/v1/live")
     app.add_middleware(BodyLimit, limit=parts.settings.body_max)
     app.add_middleware(LastResort, log=parts.log)
     app.add_middleware(SecurityHeaders)

@@ -49,6 +49,26 @@ class SecurityHeaders:
         await self._app(scope, receive, with_headers)
 
 
+class HeadAsGet:
+    """Answers HEAD as GET without the content (RFC 9110, section 9.3.2). A stream without an end has no HEAD."""
+
+    def __init__(self, app: ASGIApp, endless: str) -> None:
+        self._app = app
+        self._endless = endless
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "HEAD" or scope["path"] == self._endless:
+            return await self._app(scope, receive, send)
+
+        async def without_content(message: Message) -> None:
+            await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
+
+        inner = {**scope, "method": "GET"}
+        await self._app(inner, receive, without_content)
+        scope["route"] = inner.get("route")
+        return None
+
+
 class BodyLimit:
     """Refuses a body of more than `limit` bytes: by its announced length, or while it comes when none is announced."""
 

@@ -23,11 +23,11 @@ def page_router(folder: Path) -> APIRouter:
     router = APIRouter(include_in_schema=False)
     files = {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.suffix in _TYPES}
 
-    @router.api_route("/", methods=["GET", "HEAD"])
+    @router.get("/")
     async def get_page(request: Request) -> Response:
         return document(request, files["index.html"], _TYPES[".html"], cache=_CACHE)
 
-    @router.api_route("/page/{name}", methods=["GET", "HEAD"])
+    @router.get("/page/{name}")
     async def get_file(request: Request, name: str) -> Response:
         if name not in files:
             raise NotFound("the page has no such file", reason="no-such-path")
