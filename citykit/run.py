@@ -186,7 +186,7 @@ def socket_path(state: Path) -> Path:
 
 def _context(world: World, name: str, process: Process) -> Context:
     def open_store(metadata: MetaData, migrations: Path) -> Store:
-        store = open_sqlite(world.state / name / f"{name}.db", metadata, migrations, world.settings.store, world.clock)
+        store = open_sqlite(world.state / name / f"{name}.db", metadata, migrations, world.settings.store)
         process.stores[name] = store  # type: ignore[index]  # the one place that fills it
         return store
 

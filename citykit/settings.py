@@ -71,6 +71,9 @@ class MeteringSettings:
 class IdentitySettings:
     issuer: str = limited("", "empty: this city issues tokens itself; else the https URL of the outside OpenID issuer")
     issuer_jwks_file: str = limited("", "keys of the outside issuer (RFC 7517), when it cannot be reached")
+    issuer_makes_residents: int = limited(
+        0, "1: who comes from the outside issuer for the first time becomes a resident; 0: is refused", low=0, high=1
+    )
     manufacturers: str = limited("", "whose vouchers are taken: name=hex Ed25519 key, comma-separated")
     token_minutes: int = limited(15, "life of an access token", low=1, high=1_440)
     login_tries: int = limited(10, "failed logins an hour for one login and for one address", low=1)

@@ -53,6 +53,9 @@ METERING_READINGS = Counter(
 )
 METERING_BILLS = Counter("city_metering_bills", "Bills issued, corrections included", registry=REGISTRY)
 
+# --- identity ------------------------------------------------------------------------------------
+IDENTITY_LOGINS = Counter("city_identity_logins", "Logins by outcome: done or refused", ["outcome"], registry=REGISTRY)
+
 # --- notary --------------------------------------------------------------------------------------
 LOG_ENTRIES = Gauge("city_log_entries", "Entries integrated", ["log"], registry=REGISTRY)
 LOG_ANCHORED_ENTRIES = Gauge("city_log_anchored_entries", "Entries anchored on the ledger", ["log"], registry=REGISTRY)

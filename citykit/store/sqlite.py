@@ -6,6 +6,7 @@ Used by `city run`; refuses cluster mode (the composition root picks the adapter
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
@@ -18,7 +19,6 @@ from sqlalchemy.exc import OperationalError
 
 from citykit.bus.headers import decode_headers, encode_headers
 from citykit.bus.port import Message, Record
-from citykit.clock import Clock, unix
 from citykit.errors import EnvironmentFault, RequestReused, ResourceExhausted
 from citykit.settings import StoreSettings
 from citykit.store.engine import sqlite_engine
@@ -94,10 +94,10 @@ class SqliteStore:
     """The adapter; see `citykit.store.port.Store`. Made by `open_sqlite`."""
 
     def __init__(
-        self, path: Path, settings: StoreSettings, clock: Clock, writer_engine: Engine, outbox_size: int
+        self, path: Path, settings: StoreSettings, now: Callable[[], float], writer_engine: Engine, outbox_size: int
     ) -> None:
         self._settings = settings
-        self._clock = clock
+        self._now = now
         self._read_engine = sqlite_engine(path, readers=settings.readers)
         self._readers = ThreadPoolExecutor(settings.readers, thread_name_prefix=f"read-{path.stem}")
         self._write_engine = writer_engine
@@ -118,7 +118,7 @@ class SqliteStore:
         room = self._settings.outbox_max - self._outbox_size
 
         def run(connection: Connection) -> tuple[T, int]:
-            work = SqliteUnit(connection, unix(self._clock), room)
+            work = SqliteUnit(connection, int(self._now()), room)
             return unit(work), work.published
 
         result, published = await self._writer.submit(run)
@@ -145,7 +145,7 @@ class SqliteStore:
 
     async def prune(self) -> int:
         """Forgets request ids and processed events past their days; at most 5,000 rows of each a call."""
-        oldest = unix(self._clock) - self._settings.request_days * _DAY_S
+        oldest = int(self._now()) - self._settings.request_days * _DAY_S
 
         def remove(connection: Connection) -> int:
             return sum(_remove_older(connection, table, oldest) for table in (REQUEST_IDS, PROCESSED_EVENTS))
@@ -159,11 +159,14 @@ class SqliteStore:
         self._write_engine.dispose()
 
 
-def open_sqlite(path: Path, metadata: MetaData, migrations: Path, settings: StoreSettings, clock: Clock) -> SqliteStore:
+def open_sqlite(
+    path: Path, metadata: MetaData, migrations: Path, settings: StoreSettings, now: Callable[[], float] = time.time
+) -> SqliteStore:
     """Opens (or creates) and migrates the database at `path`.
 
     Args:
         metadata: the service's tables; every one must exist after the migration.
+        now: machine time, by which request ids and processed events are forgotten: retries live in it, not in city time.
 
     Raises:
         FailedPrecondition: a database of a newer version.
@@ -181,7 +184,7 @@ def open_sqlite(path: Path, metadata: MetaData, migrations: Path, settings: Stor
         raise EnvironmentFault(
             f"the database {path} cannot be opened or written ({error.orig}); free disk space or check the folder's rights"
         ) from error
-    return SqliteStore(path, settings, clock, engine, outbox_size)
+    return SqliteStore(path, settings, now, engine, outbox_size)
 
 
 def _require_tables(connection: Connection, metadata: MetaData, name: str) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 from functools import partial
 from pathlib import Path
@@ -105,7 +105,11 @@ class DemoCity:
             gate.progress = f"{what}: {done} of {total}"
             self._bars.report(what, done, total)
 
-        await Bootstrap(partial(process.dial, "demo"), self._options.neighbourhood, self._options.state / LOGINS).run()
+        if not self._place.set_up:
+            await Bootstrap(
+                partial(process.dial, "demo"), self._options.neighbourhood, self._options.state / LOGINS
+            ).run()
+            self._place = replace(self._place, set_up=True)
         past = max(self._place.city_time, LIVE_FROM.timestamp())
         await driver.backfill(process.anonymous(), CONTRACTS_FROM.timestamp(), past, report)
         self._clock.advance_to(past)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from citykit.errors import EnvironmentFault
@@ -11,11 +11,12 @@ from citykit.errors import EnvironmentFault
 
 @dataclass(frozen=True)
 class Place:
-    """City time (unix seconds), the seed the neighbourhood was made from, and the billing runs counted so far."""
+    """City time (unix seconds), the seed the neighbourhood was made from, the billing runs so far, and whether all is set up."""
 
     city_time: float
     seed: int
     runs: list[str] = field(default_factory=list)
+    set_up: bool = False
 
     def at(self, city_time: float) -> Place:
         return replace(self, city_time=city_time)
@@ -42,9 +43,7 @@ def write_place(state: Path, place: Place) -> None:
     """Whole or not at all."""
     path = _path(state)
     unfinished = path.with_suffix(".part")
-    unfinished.write_text(
-        json.dumps({"city_time": place.city_time, "seed": place.seed, "runs": place.runs}), encoding="utf-8"
-    )
+    unfinished.write_text(json.dumps(asdict(place)), encoding="utf-8")
     unfinished.replace(path)
 
 

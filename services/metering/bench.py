@@ -203,11 +203,9 @@ def _count(response: pb.IngestResponse, outcomes: dict[str, int]) -> None:
 async def _aggregate(points: int, floor_ms: int, aim_ms: int) -> Figure:
     meters = 1 if points == 10_000 else 100  # noqa: PLR2004 - the two figures asked for
     slots = points // meters
-    settings, clock = CitySettings().store, ReplayClock(START)
+    settings = CitySettings().store
     with tempfile.TemporaryDirectory() as folder:
-        store = open_sqlite(
-            Path(folder) / "metering.db", METADATA, Path(__file__).parent / "migrations", settings, clock
-        )
+        store = open_sqlite(Path(folder) / "metering.db", METADATA, Path(__file__).parent / "migrations", settings)
         names = [f"mp-{n:04d}" for n in range(meters)]
         rows = [(name, START + n * SLOT_S, 80 + n % 300, name, 1, "") for name in names for n in range(slots)]
         await store.write(lambda unit: _fill(unit, names, rows))

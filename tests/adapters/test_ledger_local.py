@@ -61,7 +61,11 @@ async def test_evidence_holds_by_its_documented_bytes(tmp_path: Path) -> None:
     evidence, trust = await ledger.evidence(receipt.transaction), ledger.trust()
     await ledger.close()
     transaction, header = evidence["envelope"]["transaction"], evidence["header"]
-    assert (transaction["contract"], transaction["args"], transaction["submitter"]) == ("counter", {"by": 2, "key": "a"}, "tester")
+    assert (transaction["contract"], transaction["args"], transaction["submitter"]) == (
+        "counter",
+        {"by": 2, "key": "a"},
+        "tester",
+    )
     assert (transaction["time"], evidence["envelope"]["code"]) == ("2016-11-08T00:00:00Z", "VALID")
     endorser, orderer = (VerifyKey(bytes.fromhex(trust[kind][0]["key"])) for kind in ("endorsers", "orderers"))
     endorsement = evidence["envelope"]["endorsements"][0]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import insert
 
-from citykit.clock import RealClock
+from citykit.bus.port import Record
 from citykit.errors import EnvironmentFault, FailedPrecondition, ResourceExhausted, Unavailable
 from citykit.settings import StoreSettings
 from citykit.store.port import Unit
@@ -19,7 +19,7 @@ from citykit.testing.store_suite import METADATA, MIGRATIONS, THINGS, Reopen, St
 
 
 def opened(path: Path, **settings: int) -> SqliteStore:
-    return open_sqlite(path, METADATA, MIGRATIONS, StoreSettings(**settings), RealClock())
+    return open_sqlite(path, METADATA, MIGRATIONS, StoreSettings(**settings))
 
 
 def _add(name: str) -> Callable[[Unit], object]:
@@ -89,3 +89,17 @@ async def test_a_closed_store_says_so(tmp_path: Path) -> None:
     await store.close()
     with pytest.raises(Unavailable, match="closed"):
         await store.write(lambda work: None)
+
+
+async def test_request_ids_and_events_are_forgotten_after_their_days(tmp_path: Path) -> None:
+    now = 1_000_000.0
+    store = open_sqlite(tmp_path / "x.db", METADATA, MIGRATIONS, StoreSettings(request_days=1), lambda: now)
+    record = Record("topic", 0, 7, "key", b"", {})
+    await store.write(lambda work: work.answer("r1", "Do", b"f", b"answer"))
+    assert await store.write(lambda work: work.first_time(record, "g"))
+    now += 86_000
+    assert await store.prune() == 0
+    now += 1_000
+    assert await store.prune() == 2
+    assert await store.write(lambda work: work.answered("r1", "Do", b"f")) is None
+    await store.close()

@@ -110,7 +110,7 @@ def point(device_name: str) -> str:
 async def on_ramp(path: Path, settings: MeteringSettings | None = None, *, days: int = 60) -> AsyncIterator[OnRamp]:
     """City time stands `days` after START."""
     clock = ReplayClock(START + days * 86_400)
-    store = open_sqlite(path / "metering.db", METADATA, MIGRATIONS, StoreSettings(), clock)
+    store = open_sqlite(path / "metering.db", METADATA, MIGRATIONS, StoreSettings())
     randomness = seeded_randomness(3)
     fleet, meters, refusals = FakeFleet(store), Meters(store), Refusals(store)
     await fleet.load()
