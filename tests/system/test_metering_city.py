@@ -155,6 +155,51 @@ async def verify(bundle: Path, trust: Path) -> tuple[int | None, str]:
     return process.returncode, output.decode()
 
 
+async def test_a_bill_with_faults_and_its_correction_convince_the_verifier(tmp_path: Path) -> None:
+    async with real_city(tmp_path / "city") as there:
+        there.city.clock.advance_to(NOVEMBER)
+        device, point = there.devices[0], there.meter(0).meter_point
+        lost = b""
+        for day in range(31):
+            package = there.day(0, day)
+            if day == 9:
+                lost = package
+            else:
+                await there.send(package)
+        spike = [Reading(START + 100 * SLOT_S, 11_400), Reading(START + 436 * SLOT_S, 12_000)]
+        contradiction = [Reading(START + 99 * SLOT_S, 1), Reading(START + 772 * SLOT_S, 300)]
+        held = await there.send(device.sign(spike), device.sign(contradiction))
+        assert [result.quarantined_readings for result in held] == [1, 2]
+        await there.metering.RunBilling(
+            pb.RunBillingRequest(request_id="b", from_date="2016-10-04", to_date="2016-11-04")
+        )
+        token = _bearer(there.city.token(role="resident", subject=f"{RESIDENT}-0", audience="metering"))
+        old = (await there.metering.ListBills(pb.ListBillsRequest(), metadata=token)).bills[0]
+        document = canonical.decode(old.document_json.encode())
+        reasons = {item["slot"]: item["reason"] for item in document["estimated"]}
+        assert reasons[START + 436 * SLOT_S] == "quarantined:out-of-range"
+        assert reasons[START + 772 * SLOT_S] == "quarantined:slot-already-measured"
+        assert document["gaps"] == [{"after": 9, "before": 11}]
+        assert (await there.send(lost))[0].accepted_readings == 47
+        billing = _bearer(there.city.token(role="billing", subject="billing-1", audience="metering"))
+        correct = pb.CorrectBillRequest(request_id="c", bill=old.id, reason="a lost package was found")
+        new = (await there.metering.CorrectBill(correct, metadata=billing)).bill
+        await there.city.settle()
+        trust = await NotaryServiceStub(there.city.dial("notary")).GetTrust(notary.GetTrustRequest())
+        (tmp_path / "trust.json").write_text(trust.json, encoding="utf-8")
+        for bill in (old, new):
+            request = pb.GetBillBundleRequest(bill=bill.id)
+            bundle = await there.metering.GetBillBundle(request, metadata=token)
+            (tmp_path / f"{bill.id}.json").write_bytes(bundle.bundle_json)
+        assert point == new.meter_point
+    corrected = canonical.decode(new.document_json.encode())
+    assert (corrected["gaps"], corrected["corrects"]) == ([], old.id)
+    for bill in (old, new):
+        code, output = await verify(tmp_path / f"{bill.id}.json", tmp_path / "trust.json")
+        assert code == 0, output
+        assert "12000 Wh was set aside" in output
+
+
 async def test_rotation_and_revocation_reach_the_on_ramp(tmp_path: Path) -> None:
     async with real_city(tmp_path) as there:
         there.city.clock.advance_to(NOVEMBER)
