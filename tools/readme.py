@@ -16,6 +16,7 @@ _FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 _SPAN = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
 _COMMAND = re.compile(r"^(?:\$ )?(?:\w+=\S+ )*(?:\.venv/bin/)?(make|city)\b(.*)$")
 _TARGET = re.compile(r"^([a-z]+):", re.MULTILINE)
+_CHOICE = re.compile(r"^    ([a-z][a-z-]*)(?=\s|$)", re.MULTILINE)  # how argparse lists subcommands
 _SHELL = frozenset({"", "sh", "bash", "console", "shell", "text"})
 _HELP_TIMEOUT_S = 60
 
@@ -60,7 +61,7 @@ def wrong_city(words: list[str]) -> str | None:
     text = usage(words[0])
     if text is None:
         return f"there is no command {words[0]!r}"
-    choices = set(re.findall(r"[a-z][a-z-]*", " ".join(re.findall(r"\{([^}]*)\}", text))))
+    choices = set(_CHOICE.findall(text))
     if len(words) > 1 and words[1] in choices:
         text += usage(words[0], words[1]) or ""
     elif len(words) > 1 and choices and re.fullmatch(r"[a-z][a-z-]+", words[1]):
