@@ -82,9 +82,14 @@ class Notary:
                 return
             traces = traceparents(new)
             with telemetry.span("notary.integrate", links=traces, log=log, entries=len(new)):
-                await self.append(log, commitments(new), new)
+                await self.append(log, await self._unknown(log, commitments(new)), new)
             self._positions[(new[-1].topic, new[-1].partition)] = new[-1].offset + 1
             self._traces[log] = (self._traces[log] + traces)[-_TRACES_MAX:]
+
+    async def _unknown(self, log: str, wanted: Sequence[bytes]) -> list[bytes]:
+        """Those not in the log yet, each once: a relay that died between publishing and its receipt publishes again."""
+        places = await self._places(log, wanted)
+        return list(dict.fromkeys(entry for entry, place in zip(wanted, places, strict=True) if place is None))
 
     async def append(self, log: str, entries: Sequence[bytes], records: Sequence[Record] = ()) -> None:
         """Writes entries durably: tiles first, then the size that makes them count."""
@@ -243,21 +248,27 @@ class Notary:
         }
 
     async def _locate(self, log: str, wanted: Sequence[bytes]) -> list[int]:
-        chosen = self._log(log)
-        prefixes = [tables.prefix_of(commitment) for commitment in wanted]
-        found = await self._store.read(lambda connection: tables.candidates(connection, log, prefixes))
-
-        def position(commitment: bytes, prefix: int) -> int:
-            for candidate in found.get(prefix, ()):
-                if chosen.entries(candidate, candidate + 1) == [commitment]:
-                    return candidate
+        places = await self._places(log, wanted)
+        found = [place for place in places if place is not None]
+        if len(found) < len(places):
             raise NotFound(
                 f"a commitment is not in the log {log} yet; ask again in a few seconds",
                 reason="not-logged",
                 retry_after_s=1.0,
             )
+        return found
 
-        return [position(commitment, prefix) for commitment, prefix in zip(wanted, prefixes, strict=True)]
+    async def _places(self, log: str, wanted: Sequence[bytes]) -> list[int | None]:
+        """Where each commitment stands in a log, or None."""
+        chosen = self._log(log)
+        prefixes = [tables.prefix_of(commitment) for commitment in wanted]
+        found = await self._store.read(lambda connection: tables.candidates(connection, log, prefixes))
+
+        def place(commitment: bytes, prefix: int) -> int | None:
+            at = found.get(prefix, ())
+            return next((n for n in at if chosen.entries(n, n + 1) == [commitment]), None)
+
+        return [place(commitment, prefix) for commitment, prefix in zip(wanted, prefixes, strict=True)]
 
     async def _anchor(self, log: str, size: int) -> Anchor:
         self._log(log)

@@ -184,3 +184,15 @@ async def test_an_anchor_the_crash_forgot_is_taken_up_from_the_ledger(tmp_path: 
 
         await until(anchored, "the forgotten anchor")
         assert await city.ledger.height() == 1
+
+
+async def test_a_fact_that_was_published_twice_is_logged_once(tmp_path: Path) -> None:
+    """A relay that dies between publishing and taking the messages out of the outbox publishes them again (found by make crash)."""
+    async with embedded_city(tmp_path, services=["notary"]) as city:
+        sent = facts(30)
+        await city.bus.publish(sent)
+        await city.settle()
+        await city.bus.publish([*sent[10:20], *facts(1), *sent[15:25], *sent[:1], *sent[:1]])
+        await city.settle()
+        assert (await stub(city).GetHead(pb.GetHeadRequest(log=LOG))).head.anchored_size == 31
+    assert check_logs(tmp_path).findings == ()
