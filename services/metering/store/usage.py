@@ -171,9 +171,3 @@ def held(connection: Connection, meter_point: str, from_time: int, to_time: int)
         READINGS.c.meter_point == meter_point, READINGS.c.slot.between(from_time, to_time - 1), READINGS.c.held != ""
     )
     return {slot: reason for slot, reason in connection.execute(query)}
-
-
-def first_slot(connection: Connection, meter_point: str) -> int | None:
-    """The first slot a meter point was read for."""
-    query = select(READINGS.c.slot).where(READINGS.c.meter_point == meter_point).order_by(READINGS.c.slot).limit(1)
-    return connection.execute(query).scalar_one_or_none()
