@@ -42,3 +42,11 @@ def cloud_event(
 def event_type(record: Record) -> str:
     """The full protobuf name of the event in `record`; empty if it is none."""
     return record.headers.get("ce_type", b"").decode(errors="replace")
+
+
+def event_identity(record: Record) -> str:
+    """What makes the event in `record` one event, wherever and however often it is published: source and id, else its place."""
+    event = record.headers.get("ce_id")
+    if event is None:
+        return f"{record.topic}/{record.partition}/{record.offset}"
+    return f"{record.headers.get('ce_source', b'').decode(errors='replace')}#{event.decode(errors='replace')}"

@@ -38,7 +38,7 @@ class Unit(Protocol):
         """The bulk path of `publish`."""
 
     def first_time(self, record: Record, group: str) -> bool:
-        """Marks a bus record as processed by `group`; False if it was before. For idempotent consumers."""
+        """Marks the event in a bus record as processed by `group`; False if it was before, also where it was published twice."""
 
     def answered(self, request_id: str, rpc: str, fingerprint: bytes) -> bytes | None:
         """The answer given before to this request id, or None.

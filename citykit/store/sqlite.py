@@ -17,6 +17,7 @@ from sqlalchemy import Connection, Engine, Executable, MetaData, Row, Table, del
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.exc import OperationalError
 
+from citykit.bus.events import event_identity
 from citykit.bus.headers import decode_headers, encode_headers
 from citykit.bus.port import Message, Record
 from citykit.errors import EnvironmentFault, RequestReused, ResourceExhausted
@@ -64,13 +65,7 @@ class SqliteUnit:
         self.insert_many(OUTBOX, ("topic", "key", "value", "headers"), rows)
 
     def first_time(self, record: Record, group: str) -> bool:
-        row = {
-            "consumer_group": group,
-            "topic": record.topic,
-            "partition": record.partition,
-            "position": record.offset,
-            "at": self._now,
-        }
+        row = {"consumer_group": group, "event": event_identity(record), "at": self._now}
         result = self.connection.execute(sqlite_insert(PROCESSED_EVENTS).values(row).on_conflict_do_nothing())
         return result.rowcount == 1
 

@@ -34,8 +34,6 @@ PROCESSED_EVENTS = Table(
     "processed_events",
     KIT_METADATA,
     Column("consumer_group", String, primary_key=True),
-    Column("topic", String, primary_key=True),
-    Column("partition", Integer, primary_key=True),
-    Column("position", BigInteger, primary_key=True),
+    Column("event", String, primary_key=True),
     Column("at", BigInteger, nullable=False, index=True),
 )

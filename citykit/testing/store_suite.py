@@ -135,6 +135,9 @@ class StoreSuite:
         assert await store.write(lambda work: work.first_time(record, "g")) is True
         assert await store.write(lambda work: work.first_time(record, "g")) is False
         assert await store.write(lambda work: work.first_time(record, "h")) is True
+        event = {"ce_id": b"1", "ce_source": b"/s"}
+        assert await store.write(lambda work: work.first_time(Record("topic", 0, 8, "key", b"", event), "g")) is True
+        assert await store.write(lambda work: work.first_time(Record("topic", 0, 9, "key", b"", event), "g")) is False
 
     async def test_reads_go_on_beside_a_write(self, reopen: Reopen) -> None:
         store = await reopen()

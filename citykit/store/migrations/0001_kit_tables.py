@@ -33,9 +33,7 @@ def upgrade() -> None:
     op.create_table(
         "processed_events",
         sa.Column("consumer_group", sa.String, primary_key=True),
-        sa.Column("topic", sa.String, primary_key=True),
-        sa.Column("partition", sa.Integer, primary_key=True),
-        sa.Column("position", sa.BigInteger, primary_key=True),
+        sa.Column("event", sa.String, primary_key=True),
         sa.Column("at", sa.BigInteger, nullable=False),
     )
     op.create_index("ix_processed_events_at", "processed_events", ["at"])
