@@ -10,10 +10,12 @@ from city.identity.v1 import identity_service_pb2 as pb
 from city.identity.v1.identity_service_pb2_grpc import IdentityServiceServicer
 from citykit.access import caller
 from citykit.errors import InvalidArgument
+from services.identity.app.consents import Consents
 from services.identity.app.devices import Devices
 from services.identity.app.logins import Logins
+from services.identity.app.own_data import OwnData
 from services.identity.app.people import People
-from services.identity.domain import IdentityError
+from services.identity.domain.errors import IdentityError
 
 Method = Callable[..., Awaitable[Any]]
 
@@ -34,10 +36,12 @@ def _ruled(method: Method) -> Method:
 class IdentityApi(IdentityServiceServicer):
     """The servicer."""
 
-    def __init__(self, devices: Devices, people: People, logins: Logins) -> None:
+    def __init__(self, devices: Devices, people: People, logins: Logins, consents: Consents, own_data: OwnData) -> None:
         self._devices = devices
         self._people = people
         self._logins = logins
+        self._consents = consents
+        self._own_data = own_data
 
     @_ruled
     async def RegisterDevices(self, request: pb.RegisterDevicesRequest, context: Any) -> pb.RegisterDevicesResponse:
@@ -61,7 +65,7 @@ class IdentityApi(IdentityServiceServicer):
 
     @_ruled
     async def CreatePerson(self, request: pb.CreatePersonRequest, context: Any) -> pb.CreatePersonResponse:
-        return await self._people.create(request)
+        return pb.CreatePersonResponse(person=await self._people.create(request, caller()))
 
     @_ruled
     async def GetPerson(self, request: pb.GetPersonRequest, context: Any) -> pb.GetPersonResponse:
@@ -98,29 +102,29 @@ class IdentityApi(IdentityServiceServicer):
 
     @_ruled
     async def RecordConsent(self, request: pb.RecordConsentRequest, context: Any) -> pb.RecordConsentResponse:
-        return pb.RecordConsentResponse(consent=await self._people.consent(request, caller()))
+        return pb.RecordConsentResponse(consent=await self._consents.record(request, caller()))
 
     @_ruled
     async def WithdrawConsent(self, request: pb.WithdrawConsentRequest, context: Any) -> pb.WithdrawConsentResponse:
-        return pb.WithdrawConsentResponse(consent=await self._people.withdraw(request, caller()))
+        return pb.WithdrawConsentResponse(consent=await self._consents.withdraw(request, caller()))
 
     @_ruled
     async def ListConsents(self, request: pb.ListConsentsRequest, context: Any) -> pb.ListConsentsResponse:
-        return await self._people.consents(request.page_size, request.page_token, caller())
+        return await self._consents.page(request.page_size, request.page_token, caller())
 
     @_ruled
     async def RecordAccess(self, request: pb.RecordAccessRequest, context: Any) -> pb.RecordAccessResponse:
-        await self._people.record_access(request)
+        await self._own_data.record_access(request, caller())
         return pb.RecordAccessResponse()
 
     @_ruled
     async def ListAccesses(self, request: pb.ListAccessesRequest, context: Any) -> pb.ListAccessesResponse:
-        return await self._people.accesses(request.page_size, request.page_token, caller())
+        return await self._own_data.accesses(request.page_size, request.page_token, caller())
 
     @_ruled
     async def ExportMyData(self, request: pb.ExportMyDataRequest, context: Any) -> pb.ExportMyDataResponse:
-        return pb.ExportMyDataResponse(json=await self._people.export(caller()))
+        return pb.ExportMyDataResponse(json=await self._own_data.export(caller()))
 
     @_ruled
     async def EraseMe(self, request: pb.EraseMeRequest, context: Any) -> pb.EraseMeResponse:
-        return pb.EraseMeResponse(receipt_json=await self._people.erase(request, caller()))
+        return pb.EraseMeResponse(receipt_json=await self._own_data.erase(request, caller()))

@@ -30,6 +30,7 @@ DEVICES = Table(
     Column("id", String, primary_key=True),
     Column("model", String, nullable=False),
     Column("manufacturer", String, nullable=False),
+    Column("voucher", String),
     Column("registered_at", BigInteger, nullable=False),
     Column("revoked_at", BigInteger),
     Column("last_sequence", BigInteger),
@@ -53,6 +54,7 @@ PEOPLE = Table(
     Column("roles", String, nullable=False),
     Column("password_salt", LargeBinary, nullable=False),
     Column("password_hash", LargeBinary, nullable=False),
+    Column("password_cost", String, nullable=False),
     Column("created_at", BigInteger, nullable=False),
 )
 SUBJECTS = Table(
@@ -74,6 +76,7 @@ CODES = Table(
     Column("scope", String, nullable=False),
     Column("expires_at", BigInteger, nullable=False),
     Column("used", Integer, nullable=False),
+    Column("token", String, index=True),
 )
 CONSENTS = Table(
     "consents",
@@ -107,11 +110,25 @@ OPENINGS = Table(
 )
 """Salts and documents of the facts about devices, which are not personal."""
 
+INTENTS = Table(
+    "intents",
+    METADATA,
+    Column("request_id", String, primary_key=True),
+    Column("rpc", String, nullable=False),
+    Column("fingerprint", LargeBinary, nullable=False),
+    Column("function", String, nullable=False),
+    Column("arguments", String, nullable=False),
+    Column("details", String, nullable=False),
+    Column("at", BigInteger, nullable=False),
+)
+"""Decisions about devices that are on their way to the ledger."""
+
 Rows = Sequence[Row[Any]]
 
 
-def device(connection: Connection, name: str) -> Row[Any] | None:
-    return connection.execute(select(DEVICES).where(DEVICES.c.id == name)).one_or_none()
+def devices_named(connection: Connection, names: Sequence[str]) -> dict[str, Row[Any]]:
+    """At most 1,000 at once."""
+    return {row.id: row for row in connection.execute(select(DEVICES).where(DEVICES.c.id.in_(names)))}
 
 
 def devices(connection: Connection, after: str, limit: int) -> Rows:
@@ -138,9 +155,10 @@ def person_by_id(connection: Connection, person: str) -> Row[Any] | None:
     return connection.execute(select(PEOPLE).where(PEOPLE.c.id == person)).one_or_none()
 
 
-def person_by_subject(connection: Connection, subject: str) -> Row[Any] | None:
-    query = select(PEOPLE).join(SUBJECTS, SUBJECTS.c.person == PEOPLE.c.id).where(SUBJECTS.c.subject == subject)
-    return connection.execute(query).one_or_none()
+def person_by_subject(connection: Connection, subject: str, audience: str) -> Row[Any] | None:
+    """Whom a service knows under a subject; the subject of another service finds nobody."""
+    query = select(PEOPLE).join(SUBJECTS, SUBJECTS.c.person == PEOPLE.c.id)
+    return connection.execute(query.where(SUBJECTS.c.subject == subject, SUBJECTS.c.audience == audience)).one_or_none()
 
 
 def subjects_of(connection: Connection, person: str) -> Rows:
@@ -166,18 +184,40 @@ def accesses(connection: Connection, person: str, before: int, limit: int) -> Ro
     return connection.execute(query.order_by(ACCESSES.c.number.desc()).limit(limit)).all()
 
 
-def code(unit: Unit, digest: bytes) -> Row[Any] | None:
+def consent(connection: Connection, person: str, name: str) -> Row[Any] | None:
+    query = select(CONSENTS).where(CONSENTS.c.person == person, CONSENTS.c.id == name)
+    return connection.execute(query).one_or_none()
+
+
+def take_code(unit: Unit, digest: bytes) -> Row[Any] | None:
+    """The code as it was before, with one use more counted."""
     rows = unit.execute(select(CODES).where(CODES.c.hash == digest))
+    unit.execute(update(CODES).where(CODES.c.hash == digest).values(used=CODES.c.used + 1))
     return rows[0] if rows else None
 
 
-def use_code(unit: Unit, digest: bytes) -> None:
-    unit.execute(update(CODES).where(CODES.c.hash == digest).values(used=1))
+def token_revoked(connection: Connection, token: str) -> bool:
+    """True if the code that gave this token was shown twice."""
+    query = select(CODES.c.used).where(CODES.c.token == token)
+    return any(row.used > 1 for row in connection.execute(query))
 
 
-def save_code(unit: Unit, row: dict[str, Any], now: int) -> None:
-    unit.execute(delete(CODES).where(CODES.c.expires_at < now - 600))
+def save_code(unit: Unit, row: dict[str, Any], oldest: int) -> None:
+    """Keeps a code, and forgets those that ran out before `oldest`."""
+    unit.execute(delete(CODES).where(CODES.c.expires_at < oldest))
     unit.execute(insert(CODES).values(row))
+
+
+def intents(connection: Connection, limit: int) -> Rows:
+    return connection.execute(select(INTENTS).order_by(INTENTS.c.at, INTENTS.c.request_id).limit(limit)).all()
+
+
+def intent(connection: Connection, request_id: str) -> Row[Any] | None:
+    return connection.execute(select(INTENTS).where(INTENTS.c.request_id == request_id)).one_or_none()
+
+
+def drop_intent(unit: Unit, request_id: str) -> None:
+    unit.execute(delete(INTENTS).where(INTENTS.c.request_id == request_id))
 
 
 def erase_person(unit: Unit, person: str) -> None:

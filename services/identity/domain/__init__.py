@@ -1,0 +1,1 @@
+"""Rules of identity. Pure and deterministic: time, keys and randomness come in as arguments; standard library only."""
