@@ -47,7 +47,9 @@ from simulation.neighbourhood import Neighbourhood
 SEED = 7
 SPEED = 50_000
 DEVICES = 20
-_KILL_AFTER_S = (0.8, 7.0)
+_EARLY = 0.3
+"""Share of kills counted from the start of the process, to hit recovery; the others are counted from the first live replay."""
+_EARLY_AFTER_S, _LIVE_AFTER_S, _LIVE_WAIT_S = (0.3, 5.0), (0.05, 3.0), 60.0
 _CALL_S = 20.0
 _SETTLE_S = 180.0
 _PACKAGE_MAX = 48
@@ -95,9 +97,11 @@ class Load:
             Client(f"crash-{number:03d}", Ed25519Signer.from_seed(seed)) for number, seed in enumerate(seeds)
         ]
         self.refused: dict[str, int] = {}
+        self.live = asyncio.Event()
 
     async def run(self) -> None:
         """Goes on until cancelled; every failure of a call is a city that is away."""
+        self.live.clear()
         while True:
             with contextlib.suppress(grpc.aio.AioRpcError, OSError):
                 await self._session()
@@ -115,6 +119,8 @@ class Load:
                 await self._register(people, meters)
             while True:
                 answer = await SimulationServiceStub(replay).GetReplay(simulation.GetReplayRequest(), timeout=_CALL_S)
+                if answer.phase == "live":
+                    self.live.set()
                 if not await self._send(meters, answer.city_time.seconds):
                     await asyncio.sleep(0.01)
 
@@ -255,8 +261,7 @@ async def crash(count: int, seed: int, state: Path) -> list[str]:
     for number in range(count):
         process = start(state, log)
         sending = asyncio.create_task(load.run())
-        after_s = source.uniform(*_KILL_AFTER_S)
-        await _watch(process, after_s)
+        when = await _moment(process, load, source)
         early = process.poll()
         kill(process)
         await _end(sending)
@@ -276,7 +281,9 @@ async def _settle(state: Path, load: Load, log: Path) -> list[str]:
     """A last run without faults until everything stored is in the logs and anchored, then a clean stop."""
     process = start(state, log, faults="")
     sending = asyncio.create_task(load.run())
-    await _watch(process, 5.0)
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(load.live.wait(), _LIVE_WAIT_S)
+    await _watch(process, 3.0)
     await _end(sending)
     process.send_signal(signal.SIGINT)
     try:
@@ -289,6 +296,19 @@ async def _settle(state: Path, load: Load, log: Path) -> list[str]:
     if not any(client.acknowledged for client in load.clients):
         return [f"no package was ever acknowledged ({load.refused}); nothing was tested"]
     return list(violations(state, load.clients, settled=True))
+
+
+async def _moment(process: subprocess.Popen[bytes], load: Load, source: random.Random) -> str:
+    """Waits for the moment of a kill and says which it was."""
+    if source.random() < _EARLY:
+        after_s = source.uniform(*_EARLY_AFTER_S)
+        await _watch(process, after_s)
+        return f"{after_s:4.1f} s after start"
+    after_s = source.uniform(*_LIVE_AFTER_S)
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(load.live.wait(), _LIVE_WAIT_S)
+    await _watch(process, after_s)
+    return f"{after_s:4.1f} s after live "
 
 
 async def _watch(process: subprocess.Popen[bytes], seconds: float) -> None:

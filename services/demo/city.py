@@ -20,6 +20,7 @@ from city.notary.v1 import notary_service_pb2 as notary
 from citykit.clock import ReplayClock
 from citykit.errors import EnvironmentFault, Unavailable
 from citykit.ids import system_randomness
+from citykit.ledger.port import Ledger
 from citykit.run import Process, running
 from citykit.settings import CitySettings
 from services.commands.progress import Bars
@@ -80,6 +81,7 @@ class DemoCity:
         """Returns when `stopping` is set or the live replay's time is over; everything is drained then."""
         options = self._options
         async with embedded_world(options.state, options.settings, self._clock, system_randomness) as world:
+            await self._not_before_the_ledger(world.ledger)
             driver = Driver(options.neighbourhood, self._clock, faults=options.faults)
             builds = {**builders(), "simulation": driver.build}
             async with running(world, builds) as process:
@@ -88,6 +90,14 @@ class DemoCity:
                 async with serving(gate, options.port, gateway.stop), self._counting(process, driver):
                     await self._until(stopping, self._start(process, driver, gate))
                     await self._until(stopping, self._live(process, driver))
+
+    async def _not_before_the_ledger(self, ledger: Ledger) -> None:
+        """City time never goes back: a killed city goes on no earlier than its newest block says."""
+        height = await ledger.height()
+        if height:
+            newest = (await ledger.block(height - 1))["header"]["time"]
+            self._clock.advance_to(datetime.fromisoformat(newest).timestamp())
+            self._place = self._place.at(self._clock.now())
 
     async def _until(self, stopping: asyncio.Event, work: Coroutine[None, None, None]) -> None:
         """Runs `work` unless and until stopped."""
