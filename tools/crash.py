@@ -269,7 +269,7 @@ async def crash(count: int, seed: int, state: Path) -> list[str]:
         found += violations(state, load.clients, settled=False)
         acknowledged = sum(len(client.acknowledged) for client in load.clients)
         print(
-            f"kill {number + 1:>3}/{count} after {after_s:4.1f} s: {acknowledged} packages acknowledged, {len(found)} violations",
+            f"kill {number + 1:>3}/{count} {when}: {acknowledged} packages acknowledged, {len(found)} violations",
             flush=True,
         )
         if found:

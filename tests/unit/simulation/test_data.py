@@ -138,7 +138,7 @@ def index(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(archives, "index_address", lambda: "http://index.test/simple/")
-    monkeypatch.setattr(archives.urllib.request, "urlopen", open_url)
+    monkeypatch.setattr("urllib.request.urlopen", open_url)
     state["archive"] = Archive(
         "thing", "thing-1.0-py3-none-any.whl", sha256(wheel.getvalue()).hexdigest(), len(wheel.getvalue())
     )

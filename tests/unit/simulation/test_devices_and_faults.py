@@ -125,7 +125,7 @@ def test_each_fault_is_what_its_name_says() -> None:
 
 def test_faults_can_be_switched_while_running() -> None:
     faults = Faults(NAMES)
-    assert faults.active == ()
+    assert not faults.active
     faults.switch(["spike", "forged"])
     assert faults.active == ("forged", "spike")
     assert len(faults.acting()) == 4
