@@ -109,7 +109,7 @@ class IdentityCity:
             request_id=self.request_id(), login=login, display_name=f"Name of {login}", roles=roles, password=password
         )
 
-    def login(self, login: str, **changes: Any) -> pb.AuthorizeRequest:
+    def login(self, login: str, /, **changes: Any) -> pb.AuthorizeRequest:
         fields: dict[str, Any] = {
             "client_id": APP, "redirect_uri": APP_REDIRECT, "scope": "openid", "nonce": "n-1", "login": login,
             "code_challenge": challenge(), "code_challenge_method": "S256", "password": PASSWORD, "throttle_key": "address-1",
@@ -117,10 +117,10 @@ class IdentityCity:
         }  # fmt: skip
         return pb.AuthorizeRequest(**fields)
 
-    async def code(self, login: str, **changes: Any) -> str:
+    async def code(self, login: str, /, **changes: Any) -> str:
         return str((await self.service().Authorize(self.login(login, **changes))).code)
 
-    def code_request(self, code: str, **changes: Any) -> pb.ExchangeCodeRequest:
+    def code_request(self, code: str, /, **changes: Any) -> pb.ExchangeCodeRequest:
         fields = {"client_id": APP, "redirect_uri": APP_REDIRECT, "code": code, "code_verifier": VERIFIER, **changes}
         return pb.ExchangeCodeRequest(**fields)
 
