@@ -47,9 +47,9 @@ class Seen:
 Open = Callable[..., Seen]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Chromium. Without it these tests are skipped, but never under CI=true."""
+    """Chromium; closed with the module, as its event loop would be in the way of the tests after. Without it these tests are skipped, but never under CI=true."""
     path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if path is None:
         reason = "no chromium here: apt-get install chromium"
