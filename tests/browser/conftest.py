@@ -49,7 +49,10 @@ Open = Callable[..., Seen]
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Chromium; closed with the module, as its event loop would be in the way of the tests after. Without it these tests are skipped, but never under CI=true."""
+    """Chromium. Without it these tests are skipped, but never under CI=true.
+
+    Closed with the module: its event loop would be in the way of the tests after it.
+    """
     path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if path is None:
         reason = "no chromium here: apt-get install chromium"
