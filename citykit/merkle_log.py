@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 
@@ -19,6 +20,7 @@ WIDTH = 1 << HEIGHT
 TILE_BYTES = WIDTH * HASH
 _LEVELS_MAX = 5
 """2^40 entries."""
+_SUBTREES_KEPT = 16_384
 _ENTRY_LENGTH = (32).to_bytes(2, "big")
 
 
@@ -34,6 +36,7 @@ class MerkleLog:
         directory.mkdir(parents=True, exist_ok=True)
         self._directory = directory
         self._files: dict[str, int] = {}
+        self._large_subtree = lru_cache(_SUBTREES_KEPT)(self._read_subtree)
         self.size = size
 
     def write(self, entries: Sequence[bytes]) -> int:
@@ -124,6 +127,10 @@ class MerkleLog:
         return first, [_reduce(row[n << HEIGHT : (n + 1) << HEIGHT]) for n in range(full - first)]
 
     def _subtree(self, level: int, index: int) -> bytes:
+        """The hash of a full subtree, which never changes; the large ones, shared by many proofs, are kept."""
+        return self._read_subtree(level, index) if level < HEIGHT else self._large_subtree(level, index)
+
+    def _read_subtree(self, level: int, index: int) -> bytes:
         tile_level, height = divmod(level, HEIGHT)
         data = self._get(f"tiles.{tile_level}", (index << height) * HASH, HASH << height)
         return _reduce([data[at : at + HASH] for at in range(0, len(data), HASH)])
