@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-import urllib.request
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 from joserfc import jwt
 from joserfc.errors import JoseError
-from joserfc.jwk import KeySet
+from joserfc.jwk import JWKRegistry
 
 from citykit.access import ACCEPTED, TOKEN_TYPE, unverified
 from citykit.errors import Unauthenticated, Unavailable
@@ -123,7 +123,7 @@ def _by_id(jwks: Any) -> dict[str, Any]:
     if not isinstance(jwks, dict) or not isinstance(jwks.get("keys"), list):
         raise ValueError("no JWK set")
     usable = [key for key in jwks["keys"][:100] if key.get("kid") and key.get("kty") in _BY_KIND]
-    return {str(key.kid): key for key in KeySet.import_key_set({"keys": usable}).keys}
+    return {str(key["kid"]): JWKRegistry.import_key(key) for key in usable}
 
 
 def read_keys(settings: IdentitySettings) -> str:
@@ -143,6 +143,6 @@ def read_keys(settings: IdentitySettings) -> str:
 def _fetch(address: str) -> str:
     if not address.startswith("https://"):
         raise ValueError("an outside issuer is reached over https only")
-    with urllib.request.urlopen(address, timeout=_TIMEOUT_S) as answer:  # noqa: S310 - https, checked above
+    with urlopen(address, timeout=_TIMEOUT_S) as answer:  # noqa: S310 - https, checked above
         body: bytes = answer.read(_ANSWER_MAX)
     return body.decode()
