@@ -38,6 +38,7 @@ run: setup ## the whole city in one process; ARGS="--speed 900 --port 8080 ..."
 test: dev ## all tests with the coverage gate; ARGS are pytest's
 	@$(BIN)/coverage erase
 	@$(BIN)/coverage run -m pytest $(ARGS)
+	@$(BIN)/coverage combine --quiet
 	@echo "coverage of domain and contracts, branches included (floor $(DOMAIN_COVERAGE) %):"
 	@$(BIN)/coverage report --include='$(DOMAIN)' --fail-under=$(DOMAIN_COVERAGE) --skip-covered --show-missing
 	@echo "coverage of everything (floor $(COVERAGE) %):"

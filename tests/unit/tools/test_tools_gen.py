@@ -61,3 +61,15 @@ def test_writing_removes_what_is_stale_and_keeps_what_is_right(tmp_path: Path) -
     assert gen.tree(folder) == made
     (folder / "city" / "a_pb2.py").write_bytes(b"edited")
     assert gen.differences(made, gen.tree(folder)) == ["out of date: gen/city/a_pb2.py"]
+
+
+def test_checking_names_what_to_do_and_edits_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(gen, "PROTOS", protos(tmp_path))
+    monkeypatch.setattr(gen, "GEN", tmp_path / "gen")
+    assert gen.main(["--check"]) == 1
+    assert capsys.readouterr().out.endswith("run `make gen` and commit what it changes\n")
+    assert not (tmp_path / "gen").exists()
+    assert gen.main([]) == 0
+    assert gen.main(["--check"]) == 0
