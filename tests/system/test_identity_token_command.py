@@ -54,3 +54,13 @@ def test_where_there_is_no_demo_there_is_no_token(
     printed = capsys.readouterr()
     assert "log in at the city's login page" in printed.err
     assert printed.out == ""
+
+
+async def test_a_token_can_be_had_while_the_city_stands_still(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    logins(tmp_path)
+    async with identity_city(tmp_path, settings(), services=("identity",)) as city:
+        await city.create("ada")
+    assert main(["token", "--as", "resident:ada", "--state", str(tmp_path)]) == 0
+    assert claims_of(capsys.readouterr().out)["roles"] == ["resident"]
