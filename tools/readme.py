@@ -5,11 +5,14 @@ Called by `make check`. Looks at fenced blocks and at code spans of every Markdo
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import io
 import re
 import subprocess
 import sys
 
+from services.__main__ import main as city
 from tools.project import ROOT, tracked
 
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
@@ -74,8 +77,18 @@ def wrong_city(words: list[str]) -> str | None:
 @functools.cache
 def usage(*words: str) -> str | None:
     """What `city WORDS --help` prints, or None where there is no such command."""
-    command = [sys.executable, "-m", "services", *words, "--help"]
-    done = subprocess.run(  # noqa: S603 - our own program
-        command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=_HELP_TIMEOUT_S
-    )
-    return done.stdout if done.returncode == 0 else None
+    if words[0] == "verify":
+        return verifier_usage()
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(io.StringIO()):
+        try:
+            code = city([*words, "--help"])
+        except SystemExit as stopped:
+            code = int(stopped.code or 0)
+    return output.getvalue() if code == 0 else None
+
+
+def verifier_usage() -> str:
+    """The verifier is a program of its own; `city verify` passes everything on to it."""
+    command = [sys.executable, "-m", "verifier", "--help"]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=_HELP_TIMEOUT_S).stdout  # noqa: S603 - our own program

@@ -13,7 +13,7 @@ _PLAIN_FOLDERS = frozenset({"/", "/tmp", "/home", "/Users", "/srv", "/opt", "/us
 PATTERNS = {
     "a download address; versions and hashes are enough": re.compile(
         r"index[-_]url\s*=\s*http|\"resolved\":|registry\s*=\s*http|python[h]osted|\bpypi[.]org|registry[.]npmjs"
-        r"|https?://[^\s\"]*\.(?:whl|tar\.gz|tgz|jar|crate)\b"
+        r"|https?://(?![^/\s]*\.(?:test|example|invalid)/)[^\s\"]*\.(?:whl|tar\.gz|tgz|jar|crate)\b"
     ),
     "a left-over to finish": re.compile(r"\b(?:TOD[O]|FIXM[E]|XX[X]|HAC[K])\b"),
     "a path of one machine": re.compile(r"(?<![\w.])/(?:home|Users)/[a-z][\w-]*/|(?<![\w.])/roo[t]/"),

@@ -30,7 +30,14 @@ def test_refused(line: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["GET /home", "https://example.org/page", "the archive greykite-1.1.0.whl", "/var/lib/city"]
+    "line",
+    [
+        "GET /home",
+        "https://index.test/a" + ".whl",
+        "https://example.org/page",
+        "the archive greykite-1.1.0.whl",
+        "/var/lib/city",
+    ],
 )
 def test_allowed(line: str) -> None:
     assert words.findings("docs/a.md", line, words.PATTERNS) == []
