@@ -9,7 +9,8 @@ from typing import Any
 
 
 def add(subparsers: Any) -> None:
-    parser = subparsers.add_parser("verify", help="check proof bundles offline", add_help=False)
+    # no prefix of its own: every option, in any order, is the verifier's
+    parser = subparsers.add_parser("verify", help="check proof bundles offline", add_help=False, prefix_chars="\0")
     parser.add_argument("rest", nargs=argparse.REMAINDER)
     parser.set_defaults(run=run)
 
