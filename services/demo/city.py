@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import dataclass, replace
@@ -42,6 +43,7 @@ LIVE_FROM = datetime(2016, 11, 8, tzinfo=ZONE)
 RESIDENT = "resident:ada"
 GRACE_S = 3 * 86_400
 """How long after a month's end its bills are made: late readings still count."""
+_LOOPBACK = "127.0.0.1"
 _SAVE_EVERY_S = 2.0
 _ANCHOR_WAIT_S = 60.0
 _POLL_S = 0.05
@@ -267,19 +269,16 @@ async def serving(
     Raises:
         EnvironmentFault: the port is taken.
     """
+    listening = _listen(port)
     config = uvicorn.Config(
         application,
-        host="127.0.0.1",
+        host=_LOOPBACK,
         port=port,
         log_config=None,
         access_log=False,
         timeout_graceful_shutdown=3,
         lifespan="off",
     )
-    try:
-        listening = config.bind_socket()
-    except SystemExit:
-        raise EnvironmentFault(f"port {port} is taken by another program; name another with --port") from None
     server = uvicorn.Server(config)
     server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
     task = asyncio.create_task(server._serve(sockets=[listening]))
@@ -291,3 +290,14 @@ async def serving(
         server.should_exit = True
         await task
         listening.close()
+
+
+def _listen(port: int) -> socket.socket:
+    listening = socket.socket()
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((_LOOPBACK, port))
+    except OSError as error:
+        listening.close()
+        raise EnvironmentFault(f"port {port} cannot be used ({error.strerror}); name another with --port") from None
+    return listening
