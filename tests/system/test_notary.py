@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import grpc.aio
 import pytest
@@ -28,7 +29,7 @@ def facts(count: int) -> list[Message]:
     return [Message(TOPIC, f"k{n % 5}", b"x", {"commitment": RANDOM(32)}) for n in range(count)]
 
 
-def stub(city: TestCity) -> NotaryServiceStub:
+def stub(city: TestCity) -> Any:
     return NotaryServiceStub(city.dial("notary"))
 
 
@@ -94,7 +95,7 @@ async def test_tiles_are_served_by_their_standard_paths(tmp_path: Path) -> None:
         await city.settle()
 
         async def tile(path: str) -> bytes:
-            return (await stub(city).GetTile(pb.GetTileRequest(log=LOG, path=path))).content
+            return bytes((await stub(city).GetTile(pb.GetTileRequest(log=LOG, path=path))).content)
 
         bundle = await tile("tile/entries/000")
         entries = [bundle[at + 2 : at + 34] for at in range(0, len(bundle), 34)]
@@ -180,7 +181,7 @@ async def test_an_anchor_the_crash_forgot_is_taken_up_from_the_ledger(tmp_path: 
     async with embedded_city(tmp_path, services=["notary"]) as city:
 
         async def anchored() -> bool:
-            return (await stub(city).GetHead(pb.GetHeadRequest(log=LOG))).head.anchored_size == 50
+            return bool((await stub(city).GetHead(pb.GetHeadRequest(log=LOG))).head.anchored_size == 50)
 
         await until(anchored, "the forgotten anchor")
         assert await city.ledger.height() == 1
