@@ -1,0 +1,83 @@
+"""Starting a process: keys, the socket's path, the root key's rights; jobs that fail do not die."""
+
+from __future__ import annotations
+
+import asyncio
+import stat
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from citykit import telemetry
+from citykit.errors import EnvironmentFault, SettingsError, Unavailable
+from citykit.ids import seeded_randomness
+from citykit.run import derive_key, locked, root_key, service_token_seed, socket_path
+from citykit.service import Context, Job, Service
+from citykit.settings import CitySettings, GeneralSettings
+from citykit.testing.polling import until
+from services.testing import embedded_city
+
+
+def test_the_root_key_is_made_once_and_only_its_owner_reads_it(tmp_path: Path) -> None:
+    first = root_key(tmp_path, seeded_randomness(1))
+    assert root_key(tmp_path, seeded_randomness(2)) == first
+    assert len(first) == 32
+    assert stat.S_IMODE((tmp_path / "keys" / "root").stat().st_mode) == 0o600
+
+
+def test_every_purpose_has_its_own_key() -> None:
+    keys = {derive_key(b"\x01" * 32, "a", "x"), derive_key(b"\x01" * 32, "a", "y"), derive_key(b"\x01" * 32, "b", "x")}
+    assert len(keys | {service_token_seed(b"\x01" * 32), derive_key(b"\x02" * 32, "a", "x")}) == 5
+
+
+def test_a_deep_state_directory_gets_a_short_socket_path(tmp_path: Path) -> None:
+    assert socket_path(tmp_path / "s").parent == (tmp_path / "s").resolve()
+    deep = tmp_path / ("x" * 60) / ("y" * 60)
+    assert len(str(socket_path(deep))) < 100
+    assert socket_path(deep) != socket_path(deep / "z")
+
+
+def test_a_state_directory_that_cannot_be_written_says_so(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    with pytest.raises(EnvironmentFault, match="--state"), locked(tmp_path / "file" / "state"):
+        pass
+
+
+async def test_a_failing_job_is_counted_and_tried_again(tmp_path: Path) -> None:
+    runs: list[int] = []
+
+    async def fails_at_first() -> None:
+        runs.append(len(runs))
+        if len(runs) < 3:
+            raise Unavailable("on purpose") if len(runs) == 1 else ValueError("on purpose")
+
+    def build(ctx: Context) -> Service:
+        return Service(ctx.name, jobs=(Job("flaky", fails_at_first, 0.001),))
+
+    async with embedded_city(tmp_path, services=[], more={"jobs": build}):
+        await until(lambda: len(runs) >= 4, "four runs")
+    failures = telemetry.JOB_FAILURES.labels("jobs", "flaky")._value.get()
+    assert failures == 2
+
+
+async def test_start_and_stop_are_called_once_each(tmp_path: Path) -> None:
+    calls: list[str] = []
+
+    async def note(what: str) -> None:
+        calls.append(what)
+
+    def build(ctx: Context) -> Service:
+        return Service(ctx.name, start=lambda: note("start"), stop=lambda: note("stop"))
+
+    async with embedded_city(tmp_path, services=[], more={"noting": build}):
+        assert calls == ["start"]
+        await asyncio.sleep(0)
+    assert calls == ["start", "stop"]
+
+
+async def test_the_embedded_parts_refuse_a_cluster(tmp_path: Path) -> None:
+    settings = replace(CitySettings(), general=GeneralSettings(mode="cluster"))
+    with pytest.raises(SettingsError, match="refused in mode `cluster`"):
+        async with embedded_city(tmp_path, services=[], settings=settings):
+            pass
