@@ -21,6 +21,7 @@ from sqlalchemy import (
     update,
 )
 
+from citykit.errors import NotFound
 from citykit.store.port import Unit
 
 METADATA = MetaData()
@@ -166,9 +167,26 @@ def subjects_of(connection: Connection, person: str) -> Rows:
 
 
 def remember_subject(unit: Unit, subject: str, audience: str, person: str) -> None:
+    """So that an erasure can tell the service.
+
+    Raises:
+        NotFound: the person was erased meanwhile.
+    """
+    _require_person(unit, person)
     known = unit.execute(select(SUBJECTS.c.subject).where(SUBJECTS.c.subject == subject))
     if not known:
         unit.execute(insert(SUBJECTS).values(subject=subject, audience=audience, person=person))
+
+
+def add_access(unit: Unit, row: dict[str, Any]) -> None:
+    """Raises NotFound where the person was erased meanwhile."""
+    _require_person(unit, row["person"])
+    unit.execute(insert(ACCESSES).values(row))
+
+
+def _require_person(unit: Unit, person: str) -> None:
+    if person_by_id(unit.connection, person) is None:
+        raise NotFound("this person is not known here any more; log in again", reason="unknown-person")
 
 
 def consents(connection: Connection, person: str, after: str, limit: int) -> Rows:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from sqlalchemy import Connection, insert
+from sqlalchemy import Connection
 
 from city.identity.v1 import events_pb2
 from city.identity.v1 import identity_service_pb2 as pb
@@ -19,7 +19,7 @@ from citykit.store.port import Store, Unit
 from services.identity import store as tables
 from services.identity.app.once import Asked, asked
 from services.identity.app.pages import page_of
-from services.identity.app.people import People
+from services.identity.app.people import SELF, People
 from services.identity.domain.people import NAME_MAX, require_purpose
 from services.identity.domain.receipts import erasure_receipt
 from services.identity.events import SALT_BYTES, publish
@@ -56,7 +56,7 @@ class OwnData:
 
         def unit(work: Unit) -> None:
             if once.before(work) is None:
-                work.execute(insert(tables.ACCESSES).values(row))
+                tables.add_access(work, row)
                 once.keep(work, b"")
 
         await self._store.write(unit)
@@ -86,31 +86,35 @@ class OwnData:
             InvalidArgument: not the caller's own login.
         """
         once = asked(self._key, request)
-        known = await self._store.write(once.before)
-        if known is not None:
-            return known.decode()
-        person = await self._people.of_subject(who.subject)
-        if request.confirm_login != person.login:
-            message = "to erase your data for good, send your own login in confirm_login"
-            raise InvalidArgument(message, field="confirm_login", reason="not-confirmed")
-        return (await self._store.write(lambda unit: self._erase(unit, once, person.id))).decode()
+        return (
+            await self._store.write(lambda unit: self._erase(unit, once, who.subject, request.confirm_login))
+        ).decode()
 
-    def _erase(self, unit: Unit, once: Asked, person: str) -> bytes:
+    def _erase(self, unit: Unit, once: Asked, subject: str, login: str) -> bytes:
         known = once.before(unit)
         if known is not None:
             return known
-        if tables.person_by_id(unit.connection, person) is None:
+        row = tables.person_by_subject(unit.connection, subject, SELF)
+        if row is None:
             raise NotFound("this person is erased already", reason="unknown-person")
-        now, randomness = unix(self._ctx.clock), self._ctx.randomness
+        if login != row.login:
+            message = "to erase your data for good, send your own login in confirm_login"
+            raise InvalidArgument(message, field="confirm_login", reason="not-confirmed")
+        now = unix(self._ctx.clock)
+        told = self._tell(unit, row.id, now)
+        tables.erase_person(unit, row.id)
+        return once.keep(unit, encode(erasure_receipt(told, self._ctx.settings.general.city, iso(now))))
+
+    def _tell(self, unit: Unit, person: str, now: int) -> list[str]:
+        """Tells every service that knew the person under which subject; returns the services."""
+        randomness = self._ctx.randomness
         subjects = tables.subjects_of(unit.connection, person)
-        for row in subjects:
-            event = events_pb2.SubjectErased(audience=row.audience, subject=row.subject)
+        for known in subjects:
+            event = events_pb2.SubjectErased(audience=known.audience, subject=known.subject)
             # Nobody keeps this salt: the commitment fills its place in the log and can never be opened.
             sealed = commitment(randomness(SALT_BYTES), randomness(SALT_BYTES))
-            publish(unit, randomness, row.subject, event, now, sealed)
-        tables.erase_person(unit, person)
-        told = [row.audience for row in subjects]
-        return once.keep(unit, encode(erasure_receipt(told, self._ctx.settings.general.city, iso(now))))
+            publish(unit, randomness, known.subject, event, now, sealed)
+        return [known.audience for known in subjects]
 
 
 def _copy(connection: Connection, person: Any) -> dict[str, Any]:

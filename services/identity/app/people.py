@@ -109,7 +109,7 @@ class People:
             "person": found.id, "at": now, "by": "registrar at identity", "what": "the person's record",
             "purpose": request.purpose,
         }  # fmt: skip
-        await self._store.write(lambda unit: unit.execute(insert(tables.ACCESSES).values(row)))
+        await self._store.write(lambda unit: tables.add_access(unit, row))
         return found
 
     async def subject_for(self, login: str, audience: str) -> str:
