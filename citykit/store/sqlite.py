@@ -6,6 +6,8 @@ Used by `city run`; refuses cluster mode (the composition root picks the adapter
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -91,6 +93,7 @@ class SqliteStore:
     def __init__(
         self, path: Path, settings: StoreSettings, now: Callable[[], float], writer_engine: Engine, outbox_size: int
     ) -> None:
+        self._path = path
         self._settings = settings
         self._now = now
         self._read_engine = sqlite_engine(path, readers=settings.readers)
@@ -139,13 +142,20 @@ class SqliteStore:
         return self._outbox_size
 
     async def prune(self) -> int:
-        """Forgets request ids and processed events past their days; at most 5,000 rows of each a call."""
+        """Forgets request ids and processed events past their days, at most 5,000 rows of each a call; empties the write-ahead log."""
         oldest = int(self._now()) - self._settings.request_days * _DAY_S
 
         def remove(connection: Connection) -> int:
             return sum(_remove_older(connection, table, oldest) for table in (REQUEST_IDS, PROCESSED_EVENTS))
 
-        return await self._writer.submit(remove)
+        removed = await self._writer.submit(remove)
+        await asyncio.get_running_loop().run_in_executor(self._readers, self._truncate_log)
+        return removed
+
+    def _truncate_log(self) -> None:
+        """Empties the write-ahead log, so that erased rows do not linger in it."""
+        with contextlib.closing(sqlite3.connect(self._path, timeout=10.0)) as connection:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     async def close(self) -> None:
         await self._writer.close()
