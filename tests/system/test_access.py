@@ -23,6 +23,7 @@ from citykit.access import (
     KeySource,
     ServiceTokens,
     TokenVerifier,
+    bearer_client_interceptors,
     bearer_interceptors_of,
     mint,
     role_name,
@@ -215,3 +216,46 @@ async def test_an_rpc_nobody_declared_is_unknown(tmp_path: Path) -> None:
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await strange(b"")
         assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+async def test_only_bearer_tokens_are_read(tmp_path: Path) -> None:
+    method = next(method for method in METHODS if not rule_of(method).public)
+    request = message_factory.GetMessageClass(method.input_type)()
+    async with served(tmp_path) as socket, calling(socket, None) as channel:
+        call_it: Any = channel.unary_unary(path_of(method), type(request).SerializeToString, None)
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await call_it(request, metadata=(("authorization", "Basic YWRhOmFkYQ=="),))
+        assert city_error(refused.value).reason == "token-malformed"
+
+
+@pytest.mark.parametrize("kind", ["unary_unary", "unary_stream", "stream_unary", "stream_stream"])
+async def test_a_service_shows_its_token_on_every_kind_of_call_unless_another_is_given(
+    tmp_path: Path, kind: str
+) -> None:
+    seen: list[str] = []
+
+    async def unary(request: Any, context: Any) -> bytes:
+        seen.append(dict(context.invocation_metadata())["authorization"])
+        return b""
+
+    async def stream(request: Any, context: Any) -> AsyncIterator[bytes]:
+        seen.append(dict(context.invocation_metadata())["authorization"])
+        yield b""
+
+    handler = getattr(grpc, f"{kind}_rpc_method_handler")(stream if kind.endswith("_stream") else unary)
+    server = grpc.aio.server()
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("city.test.v1.Test", {"Go": handler}),))
+    socket = f"unix:{tmp_path / 'bearer.sock'}"
+    server.add_insecure_port(socket)
+    await server.start()
+    tokens = ServiceTokens(SERVICE_SEED, "tester")
+    async with grpc.aio.insecure_channel(socket, interceptors=bearer_client_interceptors(tokens, "test")) as channel:
+        for metadata in ((), (("authorization", "Bearer given"),)):
+            made: Any = getattr(channel, kind)("/city.test.v1.Test/Go", None, None)
+            started = made(iter([b""]) if kind.startswith("stream") else b"", metadata=metadata)
+            if kind.endswith("_stream"):
+                assert [part async for part in started] == [b""]
+            else:
+                assert await started == b""
+    await server.stop(0)
+    assert seen == [f"Bearer {tokens.token('test')}", "Bearer given"]

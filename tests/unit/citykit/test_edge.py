@@ -142,3 +142,21 @@ def test_a_fingerprint_is_of_the_content() -> None:
 )
 def test_the_service_is_the_word_after_city(name: str, service: str) -> None:
     assert service_of(name) == service
+
+
+async def test_a_handler_may_end_a_call_itself(tmp_path: Path) -> None:
+    async def ending(request: Any, context: Any) -> None:
+        await context.abort(grpc.StatusCode.CANCELLED, "ended by the handler")
+
+    handler = grpc.method_handlers_generic_handler(
+        "city.metering.v1.MeteringService", {"unary_unary": grpc.unary_unary_rpc_method_handler(ending)}
+    )
+    server = grpc.aio.server(interceptors=[EdgeInterceptor()])
+    server.add_generic_rpc_handlers((handler,))
+    server.add_insecure_port(f"unix:{tmp_path / 'edge.sock'}")
+    await server.start()
+    async with grpc.aio.insecure_channel(f"unix:{tmp_path / 'edge.sock'}") as channel:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call(channel, "unary_unary")
+    await server.stop(0)
+    assert (caught.value.code(), caught.value.details()) == (grpc.StatusCode.CANCELLED, "ended by the handler")
