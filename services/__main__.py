@@ -33,7 +33,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"city: {error.message}", file=sys.stderr)
         return _exit_code(error)
     except OSError as error:
-        print(f"city: {error.strerror or error} {error.filename or ''}".rstrip(), file=sys.stderr)
+        where = f" ({error.filename})" if error.filename else ""
+        print(
+            f"city: {error.strerror or error}{where}; nothing acknowledged is lost. Mend it, then start again",
+            file=sys.stderr,
+        )
         return ENVIRONMENT
 
 

@@ -266,8 +266,8 @@ class LocalBus:
             try:
                 await subscription.handler([record])
             except Exception as error:
-                # What is away comes back: it is no fault of the record, so it costs no try.
-                tries += 0 if isinstance(error, Unavailable) else 1
+                # What is away (a service, room on the disk) comes back: it is no fault of the record, so it costs no try.
+                tries += 0 if isinstance(error, Unavailable | OSError) else 1
                 BUS_RETRIES.labels(record.topic, subscription.group).inc()
                 if tries >= subscription.max_tries:
                     await self._give_up(subscription, record, error, tries)

@@ -38,7 +38,8 @@ class Record:
 
 Handler = Callable[[Sequence[Record]], Awaitable[None]]
 """Acts on a batch of one partition, in order. When it returns, its effect is durable and the batch is committed.
-A handler that raises is given the batch again, then its records one by one; a record that fails `max_tries` times goes to `<topic>.dead-letters`."""
+A handler that raises is given the batch's records again one by one; a record that fails `max_tries` times goes to `<topic>.dead-letters`.
+`Unavailable` and `OSError` say that something is away for now: the record is tried again without end, and costs no try."""
 
 
 @dataclass(frozen=True, slots=True)

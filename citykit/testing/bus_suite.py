@@ -114,7 +114,7 @@ class BusSuite:
             nonlocal calls
             calls += 1
             if calls < 6:
-                raise Unavailable("on purpose")
+                raise Unavailable("on purpose") if calls % 2 else OSError(28, "on purpose")
             await done(batch)
 
         await bus.publish(messages(3, topic="suite.two"))

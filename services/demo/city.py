@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import socket
 import sys
+import urllib.request
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import dataclass, replace
 from datetime import date, datetime
@@ -48,6 +49,7 @@ _SAVE_EVERY_S = 2.0
 _ANCHOR_WAIT_S = 60.0
 _POLL_S = 0.05
 _VERIFY_S = 60.0
+_ANSWER_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -127,6 +129,7 @@ class DemoCity:
         self._clock.advance_to(past)
         await self._bill(process, report)
         gate.ready = True
+        await asyncio.to_thread(_require_answer, f"http://{_LOOPBACK}:{self._options.port}/")
         self._bars.say(f"The city's dashboard: http://127.0.0.1:{self._options.port}/")
 
     async def _bill(self, process: Process, report: Callable[[str, int, int], None]) -> None:
@@ -290,6 +293,19 @@ async def serving(
         server.should_exit = True
         await task
         listening.close()
+
+
+def _require_answer(address: str) -> None:
+    """The address is printed only once the dashboard has answered there.
+
+    Raises:
+        EnvironmentFault: it does not.
+    """
+    try:
+        with urllib.request.urlopen(address, timeout=_ANSWER_S) as answer:  # noqa: S310 - our own address
+            answer.read()
+    except OSError as error:
+        raise EnvironmentFault(f"the dashboard at {address} does not answer ({error}); look into the log") from error
 
 
 def _listen(port: int) -> socket.socket:
