@@ -186,6 +186,7 @@ def test_the_page_says_it_is_starting_until_the_first_bill_is_there(tmp_path: Pa
             if status:
                 seen.append(status)
             await asyncio.sleep(0.02)
+        seen.append(await asyncio.to_thread(asked, port))
         stopping.set()
         await task
         return seen, summary
