@@ -10,7 +10,7 @@ from typing import Any
 from city.metering.v1 import metering_service_pb2 as metering
 from city.metering.v1 import metering_service_pb2_grpc as metering_grpc
 from citykit.errors import NotFound
-from tests.system.fake_base import DAY, METERS, NOW, SLOT, TX, Asked, at
+from tests.system.fake_calls import DAY, METERS, NOW, SLOT, TX, Asked, at
 
 QUARANTINED = {17: "stuck", 42: "spike", 71: "drift"}
 BILL = "bill-2016-10-04-5f0c2ab19d3e4417"

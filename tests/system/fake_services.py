@@ -14,7 +14,7 @@ from city.notary.v1 import notary_service_pb2_grpc as notary_grpc
 from city.simulation.v1 import simulation_service_pb2 as simulation
 from city.simulation.v1 import simulation_service_pb2_grpc as simulation_grpc
 from citykit.errors import NotFound, Unauthenticated
-from tests.system.fake_base import DAY, METERS, NOW, TX, Asked, at, claims_of, fake_token
+from tests.system.fake_calls import DAY, METERS, NOW, TX, Asked, at, claims_of, fake_token
 
 FAULTS = ("forged", "replayed", "reordered", "missing", "stuck", "drift", "spike", "skew", "flood")
 LOGS = {"metering.readings": 14_904, "metering.events": 212, "identity.events": 131}

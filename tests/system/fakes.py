@@ -30,7 +30,7 @@ from citykit.settings import CitySettings
 from citykit.telemetry import logger
 from services.gateway.app.check import Checker
 from services.gateway.main import build
-from tests.system.fake_base import NOW, Asked, claims_of
+from tests.system.fake_calls import NOW, Asked, claims_of
 from tests.system.fake_metering import Metering
 from tests.system.fake_services import Identity, Notary, Simulation
 

@@ -13,7 +13,7 @@ import pytest
 
 from citykit import errors
 from citykit.settings import CitySettings
-from tests.system.fake_base import TX, fake_token
+from tests.system.fake_calls import TX, fake_token
 from tests.system.fake_metering import BILL
 from tests.system.fakes import FakeCity, fake_city
 

@@ -13,7 +13,7 @@ import pytest
 
 from citykit import errors
 from citykit.settings import CitySettings, GatewaySettings, GeneralSettings
-from tests.system.fake_base import fake_token
+from tests.system.fake_calls import fake_token
 from tests.system.fakes import FakeCity, fake_city
 from tests.system.serving import served
 

@@ -11,7 +11,7 @@ import schemathesis
 from hypothesis import HealthCheck, Phase, settings
 
 from services.gateway.app import live
-from tests.system.fake_base import fake_token
+from tests.system.fake_calls import fake_token
 from tests.system.openapi_document import GOLDEN, rendered
 from tests.system.serving import fake_city_in_thread
 
