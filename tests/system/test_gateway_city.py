@@ -58,21 +58,23 @@ async def code_of(client: httpx.AsyncClient, login: str, password: str = PASSWOR
     return await client.post("/oidc/authorize", data=form | {"login": login, "password": password})
 
 
-async def tokens_of(client: httpx.AsyncClient, login: str) -> dict[str, str]:
+async def code_form(client: httpx.AsyncClient, login: str) -> dict[str, str]:
+    """What the client sends to the token endpoint after a right login."""
     answer = await code_of(client, login)
     assert answer.status_code == 303, answer.text
     code = parse_qs(urlsplit(answer.headers["location"]).query)["code"][0]
-    form = {
+    return {
         "grant_type": "authorization_code",
         "client_id": "dashboard",
         "redirect_uri": "/",
         "code": code,
         "code_verifier": VERIFIER,
     }
-    tokens = await client.post("/oidc/token", data=form)
+
+
+async def tokens_of(client: httpx.AsyncClient, login: str) -> dict[str, str]:
+    tokens = await client.post("/oidc/token", data=await code_form(client, login))
     assert tokens.status_code == 200, tokens.text
-    again = await client.post("/oidc/token", data=form)
-    assert again.json()["error"] == "invalid_grant", "a code is good for once"
     found = tokens.json()
     assert isinstance(found, dict)
     return found
@@ -80,6 +82,14 @@ async def tokens_of(client: httpx.AsyncClient, login: str) -> dict[str, str]:
 
 async def bearer(client: httpx.AsyncClient, login: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {(await tokens_of(client, login))['access_token']}"}
+
+
+async def test_a_code_is_good_for_once_and_a_second_use_ends_what_it_gave(client: httpx.AsyncClient) -> None:
+    form = await code_form(client, "ada")
+    first, again = [await client.post("/oidc/token", data=form) for _ in range(2)]
+    assert (first.status_code, again.json()["error"]) == (200, "invalid_grant")
+    headers = {"Authorization": f"Bearer {first.json()['access_token']}"}
+    assert (await client.get("/api/v1/me", headers=headers)).status_code == 401
 
 
 async def test_a_resident_s_own_things(client: httpx.AsyncClient) -> None:
