@@ -41,7 +41,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _check(path: Path, trust: Trust, earlier: str | None) -> Report:
-    return check_bundle(_read(path), trust, earlier)
+    data = _read(path)
+    try:
+        json.loads(data)
+    except (ValueError, RecursionError):
+        raise Unreadable(f"{path} is no JSON; fetch the bundle again") from None
+    return check_bundle(data, trust, earlier)
 
 
 def _read(path: Path) -> bytes:

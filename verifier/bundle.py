@@ -80,7 +80,7 @@ def check_bundle(data: bytes, trust: Trust, earlier: str | None = None) -> Repor
     try:
         bundle = decode(data, "the bundle")
         kind = bundle.get("kind") if isinstance(bundle, dict) else None
-        if kind not in _KINDS:
+        if not isinstance(kind, str) or kind not in _KINDS:
             raise Failure("the bundle is of no known kind (bill, package, event)")
         fields(bundle, "bundle", **_KINDS[kind])
         if bundle["format"] != "city.bundle.v1":
