@@ -32,13 +32,13 @@ def vectors() -> dict[str, Any]:
     leaves = [leaf_hash(commitment(SEED, bytes([n]))) for n in range(11)]
     hashes = in_memory(leaves)
     head = Checkpoint("provable.city/vectors/log", 11, root_of(leaves))
-    signer = Signer(SEED)
+    orderer = Signer(SEED)
     envelope = {"code": "VALID", "endorsements": [], "transaction": {"id": "00"}}
-    block = make_block(signer, "city", 3, "11" * 32, "2016-11-08T00:00:00Z", [envelope], [[]])
+    block = make_block(orderer, "city", 3, "11" * 32, "2016-11-08T00:00:00Z", [envelope], [[]])
     return {
         "block": {"header": block["header"], "hash": block_hash(block["header"]), "signature": block["signature"]},
         "canonical": encode({"b": [1, True, None], "a": "ä"}).hex(),
-        "checkpoint": {"key": signer.public_key.hex(), "note": sign_note(head.text(), head.origin, SEED)},
+        "checkpoint": {"key": orderer.public_key.hex(), "note": sign_note(head.text(), head.origin, SEED)},
         "commitment": commitment(SEED, b"content").hex(),
         "packages": packages,
         "tree": {
