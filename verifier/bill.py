@@ -133,10 +133,22 @@ def slots_of(bill: Any, packages: Sequence[Package]) -> Slots:
             raise Failure(f"slot {moment(slot)} is neither in a package nor listed as estimated")
         else:
             raise Failure(f"slot {moment(slot)} was measured twice with different values: {values}")
+    notes += _edge_notes(measured, estimated)
     count = len(wanted) - len(estimated)
     if bill["measured"] != count:
         raise Failure(f"the bill counts {bill['measured']} measured slots; there are {count}")
     return Slots(energy, count, notes)
+
+
+def _edge_notes(measured: dict[int, list[int]], estimated: dict[int, Any]) -> list[str]:
+    """Missing slots before the first or after the last measured one: no later package of the chain shows that nothing was left out."""
+    first, last = min(measured, default=0), max(measured, default=0)
+    edge = [slot for slot, item in estimated.items() if item["reason"] == "missing" and not first < slot < last]
+    if not edge:
+        return []
+    return [
+        f"{len(edge)} slots at the edge of the period are billed as missing; only the device itself can show whether it sent them"
+    ]
 
 
 def _measured(packages: Sequence[Package], wanted: range) -> dict[int, list[int]]:

@@ -256,6 +256,18 @@ def test_slots_have_one_source_each(proof: Proof) -> None:
             _slots(proof, change)
 
 
+def test_slots_called_missing_at_the_edge_are_pointed_out(proof: Proof) -> None:
+    bundle = copy.deepcopy(proof.bundle)
+    bill, last = bundle["bill"], bundle["bill"]["period"]["to_time"] - 1800
+    packages = [parse_package(base64.b64decode(item["package"]), "p") for item in bundle["packages"]]
+    kept = [package for package in packages if last not in package.readings]
+    gone = [
+        slot for slot in range(bill["period"]["from_time"], last + 1, 1800) if not any(slot in p.readings for p in kept)
+    ]
+    bill.update(estimated=[_estimate(slot) for slot in gone], measured=bill["slots"] - len(gone))
+    assert f"{len(gone)} slots at the edge" in bills.slots_of(bill, kept).notes[0]
+
+
 def test_a_slot_that_was_measured_twice_differently_is_found(proof: Proof) -> None:
     packages = [parse_package(base64.b64decode(item["package"]), "p") for item in proof.bundle["packages"]]
     first = packages[0]
