@@ -18,7 +18,20 @@ from tests.system.serving import fake_city_in_thread
 DOCUMENT = json.loads(GOLDEN.read_text(encoding="utf-8"))
 HEADERS = {"Authorization": f"Bearer {fake_token('resident+contractor+operator+billing+registrar+auditor')}"}
 EXAMPLES = 6
-schema = schemathesis.openapi.from_dict(DOCUMENT)
+
+
+def without_security(document: dict[str, Any]) -> dict[str, Any]:
+    """The document as schemathesis sees it: the test sends the token, so a request without one must not be made up."""
+    bare: dict[str, Any] = json.loads(json.dumps(document))
+    bare.pop("security", None)
+    bare["components"].pop("securitySchemes", None)
+    for methods in bare["paths"].values():
+        for item in methods.values():
+            item.pop("security", None)
+    return bare
+
+
+schema = schemathesis.openapi.from_dict(without_security(DOCUMENT))
 # 400 is a rule no schema can say: a year out of range, a code that is not known
 schema.config.checks.positive_data_acceptance.expected_statuses = [
     "2xx",
