@@ -10,6 +10,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TextIO
 
 from verifier.bundle import Report, check_bundle
 from verifier.canonical import Unreadable, decode
@@ -34,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         earlier = _read(arguments.earlier).decode("utf-8", "replace") if arguments.earlier else None
         reports = [(path, _check(path, trust, earlier)) for path in arguments.bundles]
     except Unreadable as error:
-        print(f"city verify: {error}", file=sys.stderr)
+        _print(f"city verify: {error}", sys.stderr)
         return UNREADABLE
     _say(reports, as_json=arguments.json)
     return HOLDS if all(report.ok for _, report in reports) else FAILS
@@ -67,12 +68,20 @@ def _say(reports: list[tuple[Path, Report]], *, as_json: bool) -> None:
         print(json.dumps({"ok": all(report.ok for _, report in reports), "bundles": bundles}))
         return
     for path, report in reports:
-        print(path)
+        _print(str(path))
         for step in report.steps:
-            print(f"  {'ok  ' if step.ok else 'FAIL'} {step.name:<21} {step.detail}")
+            _print(f"  {'ok  ' if step.ok else 'FAIL'} {step.name:<21} {step.detail}")
         for note in report.notes:
-            print(f"  note {note}")
-        print(f"  {'everything holds' if report.ok else 'DOES NOT HOLD'}")
+            _print(f"  note {note}")
+        _print(f"  {'everything holds' if report.ok else 'DOES NOT HOLD'}")
+
+
+def _print(line: str, to: TextIO | None = None) -> None:
+    """One line and no more: a text of the bundle must not be able to forge a line, or steer the terminal."""
+    stream = to or sys.stdout
+    shown = "".join(one if one.isprintable() else ascii(one)[1:-1] for one in line)
+    encoding = stream.encoding or "ascii"
+    print(shown.encode(encoding, "backslashreplace").decode(encoding), file=stream)
 
 
 def vars_of(step: object) -> dict[str, object]:

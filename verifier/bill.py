@@ -238,8 +238,10 @@ def week_of(tariff: Any) -> list[int]:
 
 def _minutes(window: Any) -> list[int]:
     start, end = window["from_minute"], window["to_minute"]
-    if not 0 <= start < end <= _DAY_MINUTES or not all(
-        type(day) is int and 0 <= day < _WEEK_DAYS for day in window["days"]
+    if (
+        not 0 <= start < end <= _DAY_MINUTES
+        or len(window["days"]) > _WEEK_DAYS
+        or not all(type(day) is int and 0 <= day < _WEEK_DAYS for day in window["days"])
     ):
         raise Failure("a window of the tariff is not inside a day")
     return [day * _DAY_MINUTES + minute for day in window["days"] for minute in range(start, end)]
@@ -316,6 +318,17 @@ def require_lines(bill: Any, tariff: Any, energy_wh: dict[int, int]) -> str:
     if len(bill["lines"]) != len(expected):
         raise Failure(f"the bill has {len(bill['lines'])} lines; the readings and the tariff make {len(expected)}")
     return f"{len(expected)} lines recomputed from {len(energy_wh)} slots"
+
+
+def require_run(args: Any, bill: Any) -> None:
+    """Raises Failure unless the run, as the ledger closed it, was for the bill's tariff and for a period that holds the bill's."""
+    if args["tariff"] != {key: bill["tariff"][key] for key in ("id", "version")}:
+        raise Failure("the billing run was for another tariff")
+    start, _, end = args["period"].partition("/")
+    first, last = _day(start, "the run's period"), _day(end, "the run's period")
+    period = bill["period"]
+    if not first <= _day(period["from"], "bill.period.from") < _day(period["to"], "bill.period.to") <= last:
+        raise Failure(f"the billing run was for {args['period']}, the bill is for {period['from']}/{period['to']}")
 
 
 def require_total(bill: Any) -> str:

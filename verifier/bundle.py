@@ -209,9 +209,12 @@ def _consistency(found: _Found) -> str:
         hashes = [unhex(item, _HASH, "earlier.consistency") for item in proof["hashes"]]
         require_consistency(old.size, old.root, head.size, head.root, hashes)
         checked += 1
-    for note in [*found.trust.known.get(head.origin, []), *([found.earlier] if found.earlier else [])]:
+    kept = [*found.trust.known.get(head.origin, []), *([] if found.earlier is None else [found.earlier])]
+    for note in kept:
         checked += _against(found, open_checkpoint(note, head.origin, found.trust.logs[head.origin]), given)
-    return f"continues {checked} earlier checkpoints" if checked else "no earlier checkpoint to compare with"
+    if checked:
+        return f"continues {checked} earlier checkpoints"
+    return "no kept checkpoint could be compared, see the notes" if kept else "no earlier checkpoint to compare with"
 
 
 def _against(found: _Found, kept: Checkpoint, given: Any) -> int:
@@ -381,9 +384,9 @@ def _run_inclusion(found: _Found) -> str:
     hashes = [unhex(item, _HASH, "run.proof.hashes") for item in proof["hashes"]]
     if batch_root({proof["indexes"][0]: leaf(commitment)}, proof["size"], hashes, "run.proof").hex() != args["root"]:
         raise Failure("the bill is not in the billing run on the ledger, or it was changed")
-    named = {key: bill["tariff"][key] for key in ("id", "version")}
-    if args["tariff"] != named:
-        raise Failure("the billing run was for another tariff")
+    bills.require_run(args, bill)
+    if bill["corrects"] is not None:
+        found.report.notes.append(f"this bill corrects {bill['corrects']}; the earlier one stays in its own run")
     return f"one of {proof['size']} bills of {args['run']}, closed on {transaction['time']}"
 
 

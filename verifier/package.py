@@ -77,6 +77,7 @@ def _header(header: Any, where: str) -> Any:
     good = (
         isinstance(header, dict)
         and set(header) == {1, 3, 4, _SEQUENCE, _PREVIOUS}
+        and _is_int(header[1])
         and header[1] in _ALGORITHMS
         and header[3] == _SENML
         and isinstance(header[4], bytes)
