@@ -6,7 +6,7 @@ State, outbox, request ids and processed events change in the same transaction.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
 from sqlalchemy import Connection, Executable, Row, Table
@@ -75,6 +75,3 @@ class Store(Protocol):
     async def outbox_size(self) -> int: ...
 
     async def close(self) -> None: ...
-
-
-Parameters = Mapping[str, Any]
