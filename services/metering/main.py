@@ -73,5 +73,4 @@ def build(ctx: Context) -> Service:
         ),
         start=devices.load,
         stop=stop,
-        describe={"devices": "known devices", "limits": "256 packages a request, 1 MiB a package"},
     )
