@@ -68,6 +68,27 @@ class MeteringSettings:
 
 
 @dataclass(frozen=True)
+class ForecastingSettings:
+    workers: int = limited(1, "processes that compute forecasts", low=1, high=16)
+    history_days: int = limited(120, "days of each series that models learn from", low=28, high=3_650)
+    retrain_days: int = limited(7, "city days between trainings", low=1, high=90)
+
+
+@dataclass(frozen=True)
+class ParkingSettings:
+    sensor_silence_s: int = limited(5_400, "seconds of silence after which a sensor's word is no longer trusted", low=60)
+    lock_lifetime_s: int = limited(120, "seconds an instruction to a lock stays good", low=5, high=3_600)
+
+
+@dataclass(frozen=True)
+class PaymentsSettings:
+    provider_url: str = limited("", "where the payment provider is reached; empty: no cards, transfers only")
+    provider_secret_file: str = limited("", "file with the key shared with the provider, for calls and callbacks")
+    provider_timeout_s: float = limited(5.0, "how long one call to the provider may take", low=0.1, high=60)
+    retry_s: float = limited(2.0, "seconds (machine time) between two questions about an unknown outcome", low=0.05)
+
+
+@dataclass(frozen=True)
 class IdentitySettings:
     issuer: str = limited("", "empty: this city issues tokens itself; else the https URL of the outside OpenID issuer")
     issuer_jwks_file: str = limited("", "keys of the outside issuer (RFC 7517), when it cannot be reached")
@@ -103,6 +124,9 @@ class CitySettings:
     ledger: LedgerSettings = field(default_factory=LedgerSettings)
     notary: NotarySettings = field(default_factory=NotarySettings)
     metering: MeteringSettings = field(default_factory=MeteringSettings)
+    forecasting: ForecastingSettings = field(default_factory=ForecastingSettings)
+    parking: ParkingSettings = field(default_factory=ParkingSettings)
+    payments: PaymentsSettings = field(default_factory=PaymentsSettings)
     identity: IdentitySettings = field(default_factory=IdentitySettings)
     gateway: GatewaySettings = field(default_factory=GatewaySettings)
     telemetry: TelemetrySettings = field(default_factory=TelemetrySettings)

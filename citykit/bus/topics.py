@@ -24,6 +24,10 @@ TOPICS: tuple[Topic, ...] = (
     Topic("city.metering.readings.v1", "metering", "metering.readings"),
     Topic("city.metering.events.v1", "metering", "metering.events"),
     Topic("city.identity.events.v1", "identity", "identity.events"),
+    Topic("city.parking.states.v1", "parking", "parking.states"),
+    Topic("city.parking.events.v1", "parking", "parking.events"),
+    Topic("city.payments.transfers.v1", "payments", "payments.transfers"),
+    Topic("city.payments.events.v1", "payments", "payments.events"),
 )
 
 DEAD_LETTERS = ".dead-letters"
