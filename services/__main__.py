@@ -12,7 +12,7 @@ from importlib import import_module
 
 from citykit.errors import CityError, Damaged, EnvironmentFault, Unavailable
 
-COMMANDS = ("run", "serve", "data", "verify", "log", "ledger", "bus", "token", "bench", "settings")
+COMMANDS = ("run", "serve", "data", "verify", "log", "ledger", "bus", "forecast", "token", "bench", "settings")
 DONE, FAILED, USAGE, ENVIRONMENT = 0, 1, 2, 3
 
 

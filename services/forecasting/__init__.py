@@ -1,0 +1,1 @@
+"""Forecasts of what the city measures: several models, chosen by backtest, with intervals that hold."""

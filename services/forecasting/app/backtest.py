@@ -1,0 +1,185 @@
+"""The rolling-origin backtest: what each model, and the choice among them, would have forecast, and how far off it was.
+
+Called by `city forecast backtest` and, on the city's own series, by training.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from services.forecasting.app.combination import buckets, combined, shares
+from services.forecasting.app.intervals import LEVELS, WINDOW, Adaptive, Places, scales, score_quantile
+from services.forecasting.app.models.backends import BACKENDS, Forecaster
+from services.forecasting.app.models.seasonal import seasonal_error
+from services.forecasting.app.panel import Floats, Panel
+from services.forecasting.app.quality import Bools, learnable
+from services.forecasting.domain.origins import Origins, known_before, training_interval
+
+Report = Callable[[str, int, int], None]
+CHOICE = "choice"
+
+
+@dataclass
+class Cost:
+    """Seconds of core time."""
+
+    train_s: float = 0.0
+    predict_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class Run:
+    """Every forecast of a backtest.
+
+    Attributes:
+        truth: shape (O, S, H), NaN where missing.
+        forecasts: by backend, and the choice: shape (O, S, H); NaN where a backend had nothing to say.
+        halves: by backend, level: half widths of the bands, shape (O, S, H); NaN before there is any calibration.
+        scale: shape (O, S): mean absolute seasonal error of the data before each origin.
+        alphas: per bucket, the level the choice's bands ask for after the newest origin.
+    """
+
+    panel: Panel
+    origins: Origins
+    horizon: int
+    names: tuple[str, ...]
+    truth: Floats
+    scale: Floats
+    forecasts: dict[str, Floats] = field(default_factory=dict)
+    halves: dict[str, dict[int, Floats]] = field(default_factory=dict)
+    costs: dict[str, Cost] = field(default_factory=dict)
+    alphas: list[Adaptive] = field(default_factory=list)
+
+
+def backtest(panel: Panel, origins: Origins, horizon: int, names: Sequence[str], report: Report) -> Run:
+    """Forecasts from every origin with every backend, then the choice, then the bands of each."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # means of slices without data are NaN, as wanted
+        seen, stuck_at = learnable(panel)
+        truth = np.stack([panel.values[:, at : at + horizon] for at in origins.all])
+        scale = np.stack([seasonal_error(panel, at) for at in origins.all])
+        run = Run(panel, origins, horizon, tuple(names), truth, scale)
+        for name in names:
+            run.costs[name] = Cost()
+            run.forecasts[name] = _rolled(seen, stuck_at, run, name, report)
+        run.costs[CHOICE] = Cost(
+            sum(run.costs[name].train_s for name in names), sum(run.costs[name].predict_s for name in names)
+        )
+        run.forecasts[CHOICE] = _chosen(run)
+        for name in (*names, CHOICE):
+            run.halves[name] = _bands(run, name)
+    return run
+
+
+def _rolled(seen: Panel, stuck_at: Bools, run: Run, name: str, report: Report) -> Floats:
+    """One backend's forecasts from every origin; trained anew once a season."""
+    every, cost, rows = training_interval(run.origins.all, seen.grid.season), run.costs[name], []
+    forecaster: Forecaster | None = None
+    trained: int | None = None
+    for number, origin in enumerate(run.origins.all):
+        report(f"origins, {name}", number + 1, len(run.origins.all))
+        if trained is None or origin - trained >= every:
+            began = time.process_time()
+            forecaster, trained = BACKENDS[name].forecaster(seen, origin, run.horizon, every), origin
+            cost.train_s += time.process_time() - began
+        began = time.process_time()
+        rows.append(_forecast(forecaster, seen, stuck_at, origin, run))
+        cost.predict_s += time.process_time() - began
+    return np.stack(rows)
+
+
+def _forecast(forecaster: Forecaster | None, seen: Panel, stuck_at: Bools, origin: int, run: Run) -> Floats:
+    if forecaster is None:
+        return np.full((len(seen.names), run.horizon), np.nan)
+    held = stuck_at[:, origin - 1]
+    found = forecaster(seen, origin, run.horizon)
+    return np.where(held[:, None], run.panel.values[:, origin - 1 : origin], found)
+
+
+def _chosen(run: Run) -> Floats:
+    """The choice at each origin, from the errors whose truth was known by then."""
+    stacked = np.stack([run.forecasts[name] for name in run.names])
+    errors = stacked - run.truth[None]
+    chosen = np.full(run.truth.shape, np.nan)
+    began = time.process_time()
+    for number in range(len(run.origins.all)):
+        past = known_before(run.origins.all, number, run.horizon, WINDOW)
+        for steps in buckets(run.horizon):
+            weights = shares(errors[:, past][..., steps], run.scale[number])
+            chosen[number][:, steps] = combined(stacked[:, number][..., steps], weights)
+    run.costs[CHOICE].predict_s += time.process_time() - began
+    return chosen
+
+
+def _bands(run: Run, name: str) -> dict[int, Floats]:
+    """Half widths at each origin, learning from the bands that went before."""
+    errors = run.forecasts[name] - run.truth
+    halves = {level: np.full(run.truth.shape, np.nan) for level in LEVELS}
+    state = [Adaptive(len(run.panel.names)) for _ in buckets(run.horizon)]
+    learnt = 0
+    for number in range(len(run.origins.all)):
+        past = known_before(run.origins.all, number, run.horizon, WINDOW)
+        if not past:
+            continue
+        learnt = _learn(state, errors, halves, range(learnt, past[-1] + 1))
+        bands = calibrate(run, errors, past, state)
+        for level in LEVELS:
+            halves[level][number] = bands.halves(level, places(run, [number])[0])
+    if name == CHOICE:
+        run.alphas.extend(state)
+    return halves
+
+
+@dataclass(frozen=True)
+class Bands:
+    """What makes a band: scale by time of day (S, day), and for each level the score it reaches to in each bucket (S, buckets)."""
+
+    scale: Floats
+    reach: dict[int, Floats]
+
+    def halves(self, level: int, at: Places) -> Floats:
+        """Shape (S, H): half widths of steps 1 to H, which fall on the times of day `at`."""
+        reach = self.reach[level]
+        by_step = np.repeat(reach, [len(range(len(at))[steps]) for steps in buckets(len(at))], axis=1)
+        return by_step * self.scale[:, at]
+
+
+def calibrate(run: Run, errors: Floats, past: list[int], state: list[Adaptive]) -> Bands:
+    """The bands that the errors of the origins `past` ask for."""
+    at = places(run, past)
+    scale = scales(errors[past], at, run.panel.grid.day)
+    scores = np.abs(errors[past]) / np.stack([scale[:, row] for row in at])
+    reach = {
+        level: np.stack(
+            [
+                score_quantile(scores[..., steps], adaptive.alpha(level))
+                for steps, adaptive in zip(buckets(run.horizon), state, strict=True)
+            ],
+            axis=1,
+        )
+        for level in LEVELS
+    }
+    return Bands(scale, reach)
+
+
+def places(run: Run, numbers: list[int]) -> Places:
+    """Shape (O, H): time of day of every step of the named origins."""
+    starts = np.array([run.panel.first + run.origins.all[number] for number in numbers])
+    found: Places = (starts[:, None] + np.arange(run.horizon)) % run.panel.grid.day
+    return found
+
+
+def _learn(state: list[Adaptive], errors: Floats, halves: dict[int, Floats], numbers: range) -> int:
+    """Tells each bucket's state of the origins' misses; returns the next origin to tell of."""
+    for number in numbers:
+        for level in LEVELS:
+            width, error = halves[level][number], errors[number]
+            missed = np.where(np.isnan(error) | np.isnan(width), np.nan, np.abs(error) > width)
+            for steps, adaptive in zip(buckets(error.shape[1]), state, strict=True):
+                adaptive.learn(level, np.nanmean(missed[:, steps], axis=1))
+    return numbers.stop

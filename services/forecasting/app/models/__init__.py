@@ -1,0 +1,1 @@
+"""The models. Each learns from a panel of series and forecasts all of them at once; only the computing process imports them."""

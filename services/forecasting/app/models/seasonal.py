@@ -1,0 +1,66 @@
+"""What the seasonal models share: the values one, two, ... seasons before each target, and how holes are filled."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+
+import numpy as np
+
+from services.forecasting.app.panel import Floats, Panel
+
+WEEKS = 4
+"""Seasons that make a profile."""
+
+
+def past_seasons(panel: Panel, origin: int, horizon: int, seasons: int) -> Floats:
+    """Shape (S, seasons, H): the values at whole seasons before each target, newest first; only columns before `origin`.
+
+    Args:
+        origin: the first column that is not known yet; targets are origin to origin + horizon - 1.
+    """
+    season = panel.grid.season
+    targets = origin + np.arange(horizon)
+    newest = targets - season * (1 + np.arange(horizon) // season)
+    columns = newest[None, :] - season * np.arange(seasons)[:, None]
+    found = panel.values[:, np.clip(columns, 0, None)]
+    return np.where(columns[None] >= 0, found, np.nan)
+
+
+def profile(past: Floats, measure: Callable[..., Floats] = np.nanmean) -> Floats:
+    """Shape (S, H) of (S, seasons, H): the measure over the seasons there are; NaN where there is none."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # "mean of empty slice" is the NaN we want
+        return measure(past, axis=1)
+
+
+def filled(forecast: Floats, panel: Panel, origin: int) -> Floats:
+    """Holes filled from the same time of day of the last four weeks, then from the series' own mean there."""
+    if not np.isnan(forecast).any():
+        return forecast
+    day, season = panel.grid.day, panel.grid.season
+    start = max(0, origin - WEEKS * season)
+    known = panel.values[:, start:origin]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        whole = np.nanmean(known, axis=1) if known.shape[1] else np.full(len(panel.names), np.nan)
+        daily = np.stack(
+            [np.nanmean(known[:, phase::day], axis=1) for phase in range(min(day, known.shape[1]))], axis=1
+        )
+    at = (origin + np.arange(forecast.shape[1]) - start) % day
+    by_day = daily[:, at] if daily.shape[1] == day else np.full_like(forecast, np.nan)
+    result = np.where(np.isnan(forecast), by_day, forecast)
+    result = np.where(np.isnan(result), whole[:, None], result)
+    return np.where(np.isnan(result), 0.0, result)
+
+
+def bounded(forecast: Floats, panel: Panel, origin: int) -> Floats:
+    """Between nothing and what the place holds."""
+    return np.clip(forecast, 0.0, panel.limits(origin)[:, None])
+
+
+def seasonal_error(panel: Panel, end: int) -> Floats:
+    """Shape (S,): mean absolute difference from the value one season before, over the columns before `end` (MASE, Hyndman 2006)."""
+    season = panel.grid.season
+    difference = np.abs(panel.values[:, season:end] - panel.values[:, : max(0, end - season)])
+    return profile(difference[:, :, None])[:, 0]

@@ -1,0 +1,1 @@
+"""Values and rules of forecasting: grids, cleaning, origins, selection, intervals. Standard library only."""
