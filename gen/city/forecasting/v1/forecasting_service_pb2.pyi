@@ -115,14 +115,11 @@ class ForecastResponse(google.protobuf.message.Message):
     ORIGIN_TIME_FIELD_NUMBER: builtins.int
     MODEL_FIELD_NUMBER: builtins.int
     SHARES_FIELD_NUMBER: builtins.int
-    BACKTEST_RATE_MICRO_FIELD_NUMBER: builtins.int
     series: builtins.str
     reason: builtins.str
     """unknown-series, too-short, stuck, silent."""
     model: builtins.str
     """Of ListModels; empty where the series' own profile is all there is."""
-    backtest_rate_micro: builtins.int
-    """Mean absolute error of the choice in the backtest over the capacity or the mean, in millionths."""
     @property
     def points(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Point]:
         """Empty where there is no forecast; `reason` says why."""
@@ -144,10 +141,9 @@ class ForecastResponse(google.protobuf.message.Message):
         origin_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         model: builtins.str = ...,
         shares: collections.abc.Mapping[builtins.str, builtins.int] | None = ...,
-        backtest_rate_micro: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["origin_time", b"origin_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["backtest_rate_micro", b"backtest_rate_micro", "model", b"model", "origin_time", b"origin_time", "points", b"points", "reason", b"reason", "series", b"series", "shares", b"shares"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["model", b"model", "origin_time", b"origin_time", "points", b"points", "reason", b"reason", "series", b"series", "shares", b"shares"]) -> None: ...
 
 Global___ForecastResponse: typing_extensions.TypeAlias = ForecastResponse
 
@@ -254,11 +250,8 @@ class SeriesState(google.protobuf.message.Message):
     SERIES_FIELD_NUMBER: builtins.int
     OBSERVATIONS_FIELD_NUMBER: builtins.int
     LAST_TIME_FIELD_NUMBER: builtins.int
-    QUALITY_FIELD_NUMBER: builtins.int
     series: builtins.str
     observations: builtins.int
-    quality: builtins.str
-    """good, stuck, silent, short."""
     @property
     def last_time(self) -> google.protobuf.timestamp_pb2.Timestamp: ...
     def __init__(
@@ -267,10 +260,9 @@ class SeriesState(google.protobuf.message.Message):
         series: builtins.str = ...,
         observations: builtins.int = ...,
         last_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
-        quality: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["last_time", b"last_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["last_time", b"last_time", "observations", b"observations", "quality", b"quality", "series", b"series"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["last_time", b"last_time", "observations", b"observations", "series", b"series"]) -> None: ...
 
 Global___SeriesState: typing_extensions.TypeAlias = SeriesState
 

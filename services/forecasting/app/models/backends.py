@@ -18,6 +18,16 @@ Trainer = Callable[[Panel, int, int, int], Forecaster | None]
 
 
 @dataclass(frozen=True)
+class Bounded:
+    """A forecaster whose holes are filled and whose bounds are kept."""
+
+    inner: Forecaster
+
+    def __call__(self, panel: Panel, origin: int, horizon: int) -> Floats:
+        return bounded(filled(self.inner(panel, origin, horizon), panel, origin), panel, origin)
+
+
+@dataclass(frozen=True)
 class Backend:
     """A model by name. `trained` says whether training costs anything."""
 
@@ -25,10 +35,10 @@ class Backend:
     train: Trainer
     trained: bool = True
 
-    def forecaster(self, panel: Panel, end: int, horizon: int, until: int) -> Forecaster | None:
+    def forecaster(self, panel: Panel, end: int, horizon: int, until: int) -> Bounded | None:
         """What it learnt, with holes filled and bounds kept."""
         learnt = self.train(panel, end, horizon, until)
-        return None if learnt is None else lambda p, o, h: bounded(filled(learnt(p, o, h), p, o), p, o)
+        return None if learnt is None else Bounded(learnt)
 
 
 def _plain(forecaster: Forecaster) -> Trainer:
