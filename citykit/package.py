@@ -32,24 +32,37 @@ from citykit.cbor import (
 from citykit.package_faults import (
     ALGORITHMS,
     DEVICE,
+    ENERGY,
+    ENTRY,
+    EXIT,
+    MEASURES,
     NO_PREVIOUS,
+    OCCUPIED,
     PACKAGE_MAX_BYTES,
     READINGS_MAX,
     SENML_CBOR,
     SEQUENCE_MAX,
     SIGNATURE_BYTES,
     SLOT_S,
+    UNLOCK,
+    Measure,
     PackageError,
     explain,
 )
 
 __all__ = [
+    "ENERGY",
+    "ENTRY",
+    "EXIT",
     "NO_PREVIOUS",
+    "OCCUPIED",
     "PACKAGE_MAX_BYTES",
     "READINGS_MAX",
     "SLOT_S",
+    "UNLOCK",
     "Ed25519Signer",
     "Es256Signer",
+    "Measure",
     "Package",
     "PackageError",
     "Reading",
@@ -65,24 +78,36 @@ __all__ = [
 _LABELS = {name: label for label, name in ALGORITHMS.items()}
 _SEQUENCE_KEY = b"\x3a\x00\x01\x00\x00"
 _PREVIOUS_KEY = b"\x3a\x00\x01\x00\x01\x58\x20"
-_RECORD = b"\x00\x66energy\x02"
-_RECORD_NOW = b"\xa2" + _RECORD
-_RECORD_LATER = b"\xa3" + _RECORD
-_UNIT = b"\x23\x62Wh"
 _P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """Energy of one slot.
+    """One record.
 
     Attributes:
-        time: start of the slot, unix seconds, a multiple of 1,800.
-        energy_wh: integer; negative only where a device is faulty or feeds in.
+        time: unix seconds; of energy the start of the half hour, a multiple of 1,800.
+        value: integer in the measure's unit; energy is negative only where a device is faulty or feeds in.
     """
 
     time: int
-    energy_wh: int
+    value: int
+
+
+class _Form:
+    """The bytes that are the same in every record of a measure."""
+
+    def __init__(self, measure: Measure) -> None:
+        self.measure = measure
+        self.record = b"\x00" + encode_text(measure.name.encode()) + b"\x02"
+        self.now = b"\xa2" + self.record
+        self.later = b"\xa3" + self.record
+        self.size = len(self.now)
+        self.unit = b"\x23" + encode_text(measure.unit.encode())
+
+
+_FORMS = tuple(map(_Form, MEASURES))
+_FORM_OF = {form.measure: form for form in _FORMS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +116,7 @@ class Package:
 
     Attributes:
         previous: SHA-256 of the package before; 32 zero bytes for sequence 1.
-        times, energies_wh: the readings, column by column, in order of time.
+        times, values: the readings, column by column, in order of time.
         signed: the bytes under the signature (RFC 9052, 4.4 Sig_structure).
         hash: SHA-256 of the whole package.
     """
@@ -101,14 +126,15 @@ class Package:
     previous: bytes
     algorithm: str
     times: tuple[int, ...]
-    energies_wh: tuple[int, ...]
+    values: tuple[int, ...]
     signature: bytes
     signed: bytes
     hash: bytes
+    measure: Measure = ENERGY
 
     @property
     def readings(self) -> tuple[Reading, ...]:
-        return tuple(map(Reading, self.times, self.energies_wh))
+        return tuple(map(Reading, self.times, self.values))
 
 
 class Signer(Protocol):
@@ -171,13 +197,15 @@ def commitment(salt: bytes, content: bytes) -> bytes:
     return sha256(b"city.commitment.v1\n" + salt + content).digest()
 
 
-def sign_package(signer: Signer, device: str, sequence: int, previous: bytes, readings: Sequence[Reading]) -> bytes:
+def sign_package(
+    signer: Signer, device: str, sequence: int, previous: bytes, readings: Sequence[Reading], measure: Measure = ENERGY
+) -> bytes:
     """A signed package, as a device makes it. Checks nothing: simulated faults make bad ones with it too."""
     protected = b"".join((
         b"\xa5\x01", encode_int(_LABELS[signer.algorithm]), b"\x03", encode_int(SENML_CBOR), b"\x04", encode_bytes(device.encode()),
         _SEQUENCE_KEY, encode_int(sequence), _PREVIOUS_KEY, previous,
     ))  # fmt: skip
-    payload = _pack(device, readings)
+    payload = _pack(device, readings, _FORM_OF[measure])
     signature = signer.sign(_sig_structure(protected, payload))
     return b"\xd2\x84" + encode_bytes(protected) + b"\xa0" + encode_bytes(payload) + encode_bytes(signature)
 
@@ -233,10 +261,20 @@ def _parse(data: bytes) -> Package:
     if at != len(data) or len(signature) != SIGNATURE_BYTES:
         raise Mismatch
     algorithm, device, sequence, previous = _parse_protected(protected)
-    times, energies = _parse_payload(payload, device)
+    form = _form_of(payload)
+    times, values = _parse_payload(payload, device, form)
     signed = _sig_structure(protected, payload)
     return Package(
-        device.decode(), sequence, previous, algorithm, times, energies, signature, signed, sha256(data).digest()
+        device.decode(),
+        sequence,
+        previous,
+        algorithm,
+        times,
+        values,
+        signature,
+        signed,
+        sha256(data).digest(),
+        form.measure,
     )
 
 
@@ -256,53 +294,62 @@ def _parse_protected(data: bytes) -> tuple[str, bytes, int, bytes]:
     return algorithm, device, sequence, previous
 
 
-def _parse_payload(data: bytes, device: bytes) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def _form_of(payload: bytes) -> _Form:
+    """By the first record's name, which begins one or a few bytes into the pack."""
+    start = read_head(payload, 0, 0x80)[1] + 1
+    for form in _FORMS:
+        if payload.startswith(form.record, start):
+            return form
+    raise Mismatch
+
+
+def _parse_payload(data: bytes, device: bytes, form: _Form) -> tuple[tuple[int, ...], tuple[int, ...]]:
     count, at = read_head(data, 0, 0x80)
     if not 1 <= count <= READINGS_MAX:
         raise Mismatch
-    energy, later, at = _parse_first(data, at)
+    value, later, at = _parse_first(data, at, form)
     base_name = b"\x21" + encode_text(b"urn:dev:city:" + device + b":") + b"\x22"
     if not data.startswith(base_name, at):
         raise Mismatch
     base, at = read_int(data, at + len(base_name))
-    if not data.startswith(_UNIT, at):
+    if not data.startswith(form.unit, at):
         raise Mismatch
-    at += len(_UNIT)
-    times, energies = [base + later], [energy]
+    at += len(form.unit)
+    times, values = [base + later], [value]
     for _ in range(count - 1):
-        energy, later, at = _parse_record(data, at)
+        value, later, at = _parse_record(data, at, form)
         times.append(base + later)
-        energies.append(energy)
+        values.append(value)
     if at != len(data):
         raise Mismatch
-    _check_times(times)
-    return tuple(times), tuple(energies)
+    _check_times(times, form.measure.step_s)
+    return tuple(times), tuple(values)
 
 
-def _check_times(times: list[int]) -> None:
+def _check_times(times: list[int], step_s: int) -> None:
     last = -1
     for time in times:
-        if time <= last or time % SLOT_S or time > INTEGER_MAX:
+        if time <= last or time % step_s or time > INTEGER_MAX:
             raise Mismatch
         last = time
 
 
-def _parse_first(data: bytes, at: int) -> tuple[int, int, int]:
+def _parse_first(data: bytes, at: int, form: _Form) -> tuple[int, int, int]:
     """The first record, up to its base fields: its map has three entries more."""
-    if data[at] not in (0xA5, 0xA6) or data[at + 1 : at + 9] + data[at + 9 : at + 10] != _RECORD:
+    if data[at] not in (0xA5, 0xA6):
         raise Mismatch
-    energy, after = read_int(data, at + 10)
-    return (energy, *_parse_offset(data, after)) if data[at] == 0xA6 else (energy, 0, after)  # noqa: PLR2004 - map of six
+    value, after = read_int(data, at + form.size)
+    return (value, *_parse_offset(data, after)) if data[at] == 0xA6 else (value, 0, after)  # noqa: PLR2004 - map of six
 
 
-def _parse_record(data: bytes, at: int) -> tuple[int, int, int]:
-    head = data[at : at + 10]
-    if head == _RECORD_LATER:
-        energy, at = read_int(data, at + 10)
-        return (energy, *_parse_offset(data, at))
-    if head == _RECORD_NOW:
-        energy, at = read_int(data, at + 10)
-        return energy, 0, at
+def _parse_record(data: bytes, at: int, form: _Form) -> tuple[int, int, int]:
+    head = data[at : at + form.size]
+    if head == form.later:
+        value, at = read_int(data, at + form.size)
+        return (value, *_parse_offset(data, at))
+    if head == form.now:
+        value, at = read_int(data, at + form.size)
+        return value, 0, at
     raise Mismatch
 
 
@@ -319,13 +366,19 @@ def _sig_structure(protected: bytes, payload: bytes) -> bytes:
     return b"\x84\x6aSignature1" + encode_bytes(protected) + b"\x40" + encode_bytes(payload)
 
 
-def _pack(device: str, readings: Sequence[Reading]) -> bytes:
+def _pack(device: str, readings: Sequence[Reading], form: _Form) -> bytes:
     base = readings[0].time if readings else 0
     parts = [encode_head(0x80, len(readings))]
     for number, reading in enumerate(readings):
         later = b"\x06" + encode_int(reading.time - base) if reading.time != base else b""
         entries = 2 + bool(later) + (3 if number == 0 else 0)
-        parts += (bytes([0xA0 + entries]), _RECORD, encode_int(reading.energy_wh), later)
+        parts += (bytes([0xA0 + entries]), form.record, encode_int(reading.value), later)
         if number == 0:
-            parts += (b"\x21", encode_text(b"urn:dev:city:" + device.encode() + b":"), b"\x22", encode_int(base), _UNIT)
+            parts += (
+                b"\x21",
+                encode_text(b"urn:dev:city:" + device.encode() + b":"),
+                b"\x22",
+                encode_int(base),
+                form.unit,
+            )
     return b"".join(parts)

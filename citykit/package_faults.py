@@ -20,6 +20,26 @@ ALGORITHMS = {-8: "EdDSA", -7: "ES256"}
 DEVICE = re.compile(rb"[a-z0-9-]{1,64}")
 
 
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """What a package's records say: the SenML name and unit (RFC 8428, 12.1), and the seconds a record's time is a multiple of."""
+
+    name: str
+    unit: str
+    step_s: int
+
+
+ENERGY = Measure("energy", "Wh", SLOT_S)
+OCCUPIED = Measure("occupied", "count", 1)
+ENTRY = Measure("entry", "count", 1)
+"""A lock let somebody in; the value is the number of the access document."""
+EXIT = Measure("exit", "count", 1)
+UNLOCK = Measure("unlock", "count", 1)
+"""An instruction of a service to a lock; the value is the number of the access document it is for."""
+MEASURES = (ENERGY, OCCUPIED, ENTRY, EXIT, UNLOCK)
+_BY_NAME = {measure.name: measure for measure in MEASURES}
+
+
 class PackageError(ValueError):
     """A package is refused.
 
@@ -90,32 +110,36 @@ def _explain_pack(pack: Any, header: Any) -> None:
     ):
         raise PackageError("bad-pack", f"the payload is a SenML pack of 1 to {READINGS_MAX} records")
     first = pack[0]
-    if first.get(-4) != "Wh" or any(item.get(1, "Wh") != "Wh" for item in pack):
+    measure = _BY_NAME.get(first.get(0)) if isinstance(first.get(0), str) else None
+    if measure is None:
+        raise PackageError("bad-pack", f"record 0: the name must be one of {', '.join(_BY_NAME)}")
+    if first.get(-4) != measure.unit or any(item.get(1, measure.unit) != measure.unit for item in pack):
         raise PackageError(
-            "wrong-unit", "energy is sent in Wh (base unit of the first record); convert it in the device"
+            "wrong-unit",
+            f"{measure.name} is sent in {measure.unit} (base unit of the first record); convert it in the device",
         )
     if first.get(-2) != f"urn:dev:city:{header[4].decode()}:":
         raise PackageError("bad-pack", "the base name must be urn:dev:city:<device id>:")
     for number, item in enumerate(pack):
-        _explain_record(number, item, first)
+        _explain_record(number, item, first, measure)
 
 
-def _explain_record(number: int, item: dict[Any, Any], first: dict[Any, Any]) -> None:
+def _explain_record(number: int, item: dict[Any, Any], first: dict[Any, Any], measure: Measure) -> None:
     if not _is_int(item.get(2)):
         raise PackageError(
             "not-an-integer",
-            f"record {number}: the value must be an integer in Wh; floats, NaN and infinity are refused",
+            f"record {number}: the value must be an integer in {measure.unit}; floats, NaN and infinity are refused",
         )
-    if item.get(0) != "energy":
-        raise PackageError("bad-pack", f"record {number}: the name must be energy")
+    if item.get(0) != measure.name:
+        raise PackageError("bad-pack", f"record {number}: the name must be {measure.name}, as in the first")
     if set(item) - {0, 2, 6} - ({-2, -3, -4} if number == 0 else set()):
         raise PackageError(
             "bad-pack", f"record {number} has fields that a package does not carry; send name, value and time"
         )
     base, later = first.get(-3), item.get(6, 0)
-    if not _is_int(base) or not _is_int(later) or (base + later) % SLOT_S:
+    if not _is_int(base) or not _is_int(later) or (base + later) % measure.step_s:
         raise PackageError(
-            "bad-slot", f"record {number}: a time is the start of a slot, a multiple of {SLOT_S} seconds"
+            "bad-slot", f"record {number}: a time is the start of a slot, a multiple of {measure.step_s} seconds"
         )
     if later == 0 and number > 0:
         raise PackageError("bad-slot", f"record {number}: times must rise from record to record")

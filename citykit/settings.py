@@ -76,7 +76,9 @@ class ForecastingSettings:
 
 @dataclass(frozen=True)
 class ParkingSettings:
-    sensor_silence_s: int = limited(5_400, "seconds of silence after which a sensor's word is no longer trusted", low=60)
+    sensor_silence_s: int = limited(
+        5_400, "seconds of silence after which a sensor's word is no longer trusted", low=60
+    )
     lock_lifetime_s: int = limited(120, "seconds an instruction to a lock stays good", low=5, high=3_600)
 
 

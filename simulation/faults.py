@@ -82,17 +82,17 @@ def _stuck(reading: Reading, _since: int) -> Reading:
 def _drift(reading: Reading, since: int) -> Reading:
     """Reads ever more: a quarter more each day."""
     days = (reading.time - since) // 86_400 + 1
-    return Reading(reading.time, reading.energy_wh * (100 + _DRIFT_PER_DAY * days) // 100)
+    return Reading(reading.time, reading.value * (100 + _DRIFT_PER_DAY * days) // 100)
 
 
 def _spike(reading: Reading, _since: int) -> Reading:
     spike = reading.time // 1_800 % _SPIKE_EVERY == 0
-    return Reading(reading.time, reading.energy_wh * _SPIKE_FACTOR) if spike else reading
+    return Reading(reading.time, reading.value * _SPIKE_FACTOR) if spike else reading
 
 
 def _skew(reading: Reading, _since: int) -> Reading:
     """A clock that goes six hours ahead."""
-    return Reading(reading.time + _SKEW_S, reading.energy_wh)
+    return Reading(reading.time + _SKEW_S, reading.value)
 
 
 def _forged(device: Device, readings: list[Reading]) -> list[bytes]:

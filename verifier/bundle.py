@@ -323,6 +323,9 @@ def _gaps(found: _Found) -> set[tuple[int, int]] | None:
 
 
 def _senml(found: _Found) -> str:
+    measures = sorted({package.measure for package in found.packages})
+    if measures != ["energy"]:
+        raise Failure(f"the packages measure {', '.join(measures)}, not energy alone")
     count = sum(len(package.readings) for package in found.packages)
     return f"{count} readings in Wh"
 

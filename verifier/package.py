@@ -12,6 +12,13 @@ from verifier.canonical import Failure
 PACKAGE_MAX = 1_048_576
 READINGS_MAX = 1_024
 SLOT_S = 1_800
+_MEASURES = {
+    "energy": ("Wh", SLOT_S),
+    "occupied": ("count", 1),
+    "entry": ("count", 1),
+    "exit": ("count", 1),
+    "unlock": ("count", 1),
+}
 _DEPTH_MAX = 6
 _ALGORITHMS = {-8: "EdDSA", -7: "ES256"}
 _SEQUENCE, _PREVIOUS = -65537, -65538
@@ -21,7 +28,7 @@ _SIGNATURE, _HASH = 64, 32
 
 @dataclass(frozen=True)
 class Package:
-    """One package; `readings` maps the start of a slot (unix seconds) to Wh."""
+    """One package; `readings` maps times (unix seconds; of energy the start of a slot) to values in the measure's unit."""
 
     device: str
     sequence: int
@@ -31,6 +38,7 @@ class Package:
     signature: bytes
     signed: bytes
     hash: bytes
+    measure: str
 
 
 def parse_package(data: bytes, where: str) -> Package:
@@ -70,6 +78,7 @@ def parse_package(data: bytes, where: str) -> Package:
         signature=signature,
         signed=b"\x84\x6aSignature1" + _bytes(protected) + b"\x40" + _bytes(payload),
         hash=sha256(data).digest(),
+        measure=_measure(_decode(payload, where), where),
     )
 
 
@@ -93,6 +102,13 @@ def _header(header: Any, where: str) -> Any:
     return header
 
 
+def _measure(pack: Any, where: str) -> str:
+    name = pack[0].get(0) if isinstance(pack, list) and pack and isinstance(pack[0], dict) else None
+    if not isinstance(name, str) or name not in _MEASURES:
+        raise Failure(f"{where} measures {name!r}, which is nothing known")
+    return name
+
+
 def _readings(pack: Any, device: str, where: str) -> dict[int, int]:
     if (
         not isinstance(pack, list)
@@ -100,9 +116,10 @@ def _readings(pack: Any, device: str, where: str) -> dict[int, int]:
         or not all(isinstance(item, dict) for item in pack)
     ):
         raise Failure(f"{where} holds no SenML pack of 1 to {READINGS_MAX} records")
-    base = pack[0].get(-3)
-    if pack[0].get(-2) != f"urn:dev:city:{device}:" or pack[0].get(-4) != "Wh" or not _is_int(base):
-        raise Failure(f"{where} has another base name, time or unit than its device and Wh")
+    name, base = _measure(pack, where), pack[0].get(-3)
+    unit, step_s = _MEASURES[name]
+    if pack[0].get(-2) != f"urn:dev:city:{device}:" or pack[0].get(-4) != unit or not _is_int(base):
+        raise Failure(f"{where} has another base name, time or unit than its device and measure")
     readings: dict[int, int] = {}
     last = -1
     for number, item in enumerate(pack):
@@ -110,14 +127,14 @@ def _readings(pack: Any, device: str, where: str) -> dict[int, int]:
         later = item.get(6, 0)
         if (
             set(item) - allowed
-            or item.get(0) != "energy"
+            or item.get(0) != name
             or not _is_int(item.get(2))
             or not _is_int(later)
             or item.get(6, 1) == 0
         ):
             raise Failure(f"{where}, record {number} is malformed")
         slot = base + later
-        if slot % SLOT_S or slot <= last:
+        if slot % step_s or slot <= last:
             raise Failure(f"{where}, record {number} is not at the start of a later slot")
         readings[slot] = item[2]
         last = slot

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from citykit.package import Package, PackageError, parse_package, verify_package
+from citykit.package import ENERGY, Package, PackageError, parse_package, verify_package
 from services.metering.app.fleet import Device, Fleet
 from services.metering.domain.chain import Refusal, check_claims
 
@@ -58,10 +58,14 @@ def _verified(raw: bytes, parsed: Package, device: Device, latest: int) -> Opene
             f"the signature does not hold under the key registered for sequence {parsed.sequence};"
             " sign with the device's own key, or rotate the key at identity first",
         )
+    if parsed.measure is not ENERGY:
+        return Refusal(
+            "wrong-measure", f"a meter sends energy, not {parsed.measure.name}; send it to the service it is for"
+        )
     if device.meter_point is None:
         message = "the device is registered but at no meter point; RegisterMeterPoints first"
         return Refusal("no-meter-point", message, device=device.id)
     refusal = check_claims(device.standing, parsed.sequence, parsed.times[0], parsed.times[-1], latest)
     if refusal is not None:
         return replace(refusal, device=device.id)
-    return Opened(device, raw, parsed, tuple(zip(parsed.times, parsed.energies_wh, strict=True)))
+    return Opened(device, raw, parsed, tuple(zip(parsed.times, parsed.values, strict=True)))

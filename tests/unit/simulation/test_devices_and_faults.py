@@ -58,7 +58,7 @@ def test_slots_without_a_value_are_passed_over_in_the_same_way_at_every_start() 
         return Device(meter.device_id, CITY.device(meter).signer, gappy, CITY.start, CITY.live_from)
 
     whole = packages(device(), CITY.live_from + DAY)
-    assert all(gappy(reading.time) == reading.energy_wh for data in whole for reading in parse_package(data).readings)
+    assert all(gappy(reading.time) == reading.value for data in whole for reading in parse_package(data).readings)
     again = device()
     again.resume(40, parse_package(whole[39]).hash)
     assert packages(again, CITY.live_from + DAY) == whole[40:]
@@ -109,7 +109,7 @@ def test_each_fault_is_what_its_name_says() -> None:
     missing, true = of("missing")
     assert set(missing) < set(true) and len(missing) == 18
     stuck, _ = of("stuck")
-    assert len({parse_package(data).energies_wh for data in stuck}) == 1
+    assert len({parse_package(data).values for data in stuck}) == 1
     flood, true = of("flood")
     assert set(flood) == set(true) and len(flood) == 400 * len(true)
     skew, true = of("skew")
@@ -118,8 +118,8 @@ def test_each_fault_is_what_its_name_says() -> None:
     ] * 24
     for fault in ("drift", "spike"):
         changed, true = of(fault)
-        assert sum(sum(parse_package(data).energies_wh) for data in changed) > sum(
-            sum(parse_package(data).energies_wh) for data in true
+        assert sum(sum(parse_package(data).values) for data in changed) > sum(
+            sum(parse_package(data).values) for data in true
         )
 
 

@@ -156,7 +156,7 @@ GOOD = maker.senml([(1_800, 5), (3_600, 6)])
         ([GOOD[0] | {-4: "kWh"}], {}, "another base name, time or unit"),
         ([GOOD[0] | {-2: "urn:dev:city:meter-002:"}], {}, "another base name"),
         ([GOOD[0] | {-3: 1_801}], {}, "not at the start"),
-        ([GOOD[0] | {0: "power"}], {}, "record 0 is malformed"),
+        ([GOOD[0] | {0: "power"}], {}, "measures .power."),
         ([GOOD[0] | {6: 0}], {}, "record 0 is malformed"),
         ([GOOD[0] | {2: "5"}], {}, "record 0 is malformed"),
         ([GOOD[0] | {5: 5}], {}, "record 0 is malformed"),
