@@ -1,0 +1,1 @@
+"""Car parks: counts, availability at arrival, advice, reservations, locks, prices."""

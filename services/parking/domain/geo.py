@@ -1,0 +1,24 @@
+"""Distances on foot."""
+
+from __future__ import annotations
+
+from math import asin, cos, radians, sin, sqrt
+
+EARTH_M = 6_371_000
+WALK_M_PER_MINUTE = 78
+"""4.7 km/h."""
+DETOUR_PERCENT = 130
+"""Streets are not straight lines."""
+_E7 = 10_000_000
+
+
+def distance_m(a: tuple[int, int], b: tuple[int, int]) -> int:
+    """Great-circle distance of two (latitude, longitude) in ten-millionths of a degree (haversine)."""
+    lat1, lon1, lat2, lon2 = (radians(value / _E7) for value in (*a, *b))
+    chord = sin((lat2 - lat1) / 2) ** 2 + cos(lat1) * cos(lat2) * sin((lon2 - lon1) / 2) ** 2
+    return round(2 * EARTH_M * asin(sqrt(min(1.0, chord))))
+
+
+def walk_minutes(metres: int) -> int:
+    """Whole minutes on foot, rounded up."""
+    return -(-metres * DETOUR_PERCENT // (100 * WALK_M_PER_MINUTE))

@@ -1,0 +1,105 @@
+"""Parking's events on the bus, their commitments; what it consumes of identity and payments. Called by `app`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from city.parking.v1 import events_pb2 as pb
+from citykit import canonical
+from citykit.bus.events import cloud_event
+from citykit.bus.port import Message
+from citykit.clock import iso
+from services.parking.domain.price import Line
+from services.parking.domain.reservation import Reservation
+
+STATES_TOPIC = "city.parking.states.v1"
+EVENTS_TOPIC = "city.parking.events.v1"
+IDENTITY_TOPIC = "city.identity.events.v1"
+PAYMENTS_TOPIC = "city.payments.events.v1"
+STATES_LOG = "parking.states"
+EVENTS_LOG = "parking.events"
+SOURCE = "parking"
+PAYEE = "parking"
+FLEET_GROUP, MONEY_GROUP = "parking-fleet", "parking-money"
+
+
+def states_observed(
+    device: str, sequence: int, lot: str, states: list[tuple[int, int]], capacity: int, committed: bytes, now: int
+) -> Message:
+    """One accepted package; its content is the package. Locks' packages bring no states."""
+    event = pb.StatesObserved(
+        device=device,
+        sequence=sequence,
+        lot=lot,
+        times=[time for time, _ in states],
+        occupied=[count for _, count in states],
+        capacity=capacity,
+    )
+    return cloud_event(
+        topic=STATES_TOPIC,
+        key=lot,
+        event=event,
+        source=SOURCE,
+        id=f"{device}-{sequence}",
+        time=now,
+        commitment=committed,
+    )
+
+
+def reservation_document(one: Reservation, change: str, lines: list[Line], now: int, **details: Any) -> bytes:
+    """The canonical document city.reservation.v1 of a change (docs/PROOFS.md)."""
+    return canonical.encode(
+        {
+            "format": "city.reservation.v1",
+            "reservation": one.id,
+            "version": one.version,
+            "change": change,
+            "state": one.state,
+            "lot": one.lot,
+            "bay": one.bay,
+            "from_time": one.from_time,
+            "to_time": one.to_time,
+            "quote_minor": one.quote_minor,
+            "currency": one.currency,
+            "tariff": {"id": one.tariff, "version": one.tariff_version},
+            "permit_basis_points": one.permit_basis_points,
+            "plate": one.plate,
+            "entry_time": one.entry_time,
+            "exit_time": one.exit_time,
+            "lines": [
+                {
+                    "kind": line.kind,
+                    "date": line.date,
+                    "band": line.band,
+                    "steps": line.steps,
+                    "amount_minor": line.amount_minor,
+                }
+                for line in lines
+            ],
+            "price_minor": one.price_minor,
+            "time": iso(now),
+            **details,
+        }
+    )
+
+
+def reservation_changed(one: Reservation, change: str, committed: bytes, now: int) -> Message:
+    """A change, for the log parking.events."""
+    event = pb.ReservationChanged(
+        reservation=one.id,
+        lot=one.lot,
+        change=change,
+        from_time=one.from_time,
+        to_time=one.to_time,
+        amount_minor=one.price_minor or 0,
+        currency=one.currency,
+    )
+    return cloud_event(
+        topic=EVENTS_TOPIC,
+        key=one.id,
+        event=event,
+        source=SOURCE,
+        id=f"{one.id}-{one.version}",
+        time=now,
+        commitment=committed,
+    )
