@@ -12,15 +12,13 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from city.metering.v1 import metering_service_pb2 as pb
 from city.metering.v1.metering_service_pb2_grpc import MeteringServiceServicer
 from citykit.access import caller
-from citykit.edge import fingerprint
 from citykit.errors import InvalidArgument
-from citykit.ids import require_request_id
+from citykit.once import Once
 from services.metering.app.agreements import Agreements, contract_message
 from services.metering.app.billing import Billing, bill_message
 from services.metering.app.bills import Bills
 from services.metering.app.bundles import Bundles
 from services.metering.app.ingest import Answer, Ingest
-from services.metering.app.once import Once
 from services.metering.app.people import Span
 from services.metering.app.quarantine import Quarantine, appeal_message
 from services.metering.app.refusals import ROWS_MAX, Refusals
@@ -72,18 +70,16 @@ class MeteringServer(MeteringServiceServicer):
         self, request: pb.RegisterMeterPointsRequest, context: Any
     ) -> pb.RegisterMeterPointsResponse:
         points = [MeterPointRow(p.id, p.device, p.max_slot_wh, p.zone) for p in request.meter_points]
-        once = _once(request, "RegisterMeterPoints", pb.RegisterMeterPointsResponse)
+        once = Once.of(request, pb.RegisterMeterPointsResponse)
         return await self._parts.agreements.register_meter_points(once, points)
 
     async def CreateContract(self, request: pb.CreateContractRequest, context: Any) -> pb.CreateContractResponse:
         c = request.contract
         row = ContractRow(c.id, c.meter_point, c.subject, c.tariff, c.from_date, c.to_date)
-        return await self._parts.agreements.create_contract(
-            _once(request, "CreateContract", pb.CreateContractResponse), row
-        )
+        return await self._parts.agreements.create_contract(Once.of(request, pb.CreateContractResponse), row)
 
     async def EndContract(self, request: pb.EndContractRequest, context: Any) -> pb.EndContractResponse:
-        once = _once(request, "EndContract", pb.EndContractResponse)
+        once = Once.of(request, pb.EndContractResponse)
         return await self._parts.agreements.end_contract(once, request.contract, request.to_date)
 
     async def ListMyContracts(self, request: pb.ListMyContractsRequest, context: Any) -> pb.ListMyContractsResponse:
@@ -91,7 +87,7 @@ class MeteringServer(MeteringServiceServicer):
         return pb.ListMyContractsResponse(contracts=map(contract_message, rows))
 
     async def PublishTariff(self, request: pb.PublishTariffRequest, context: Any) -> pb.PublishTariffResponse:
-        once = _once(request, "PublishTariff", pb.PublishTariffResponse)
+        once = Once.of(request, pb.PublishTariffResponse)
         return await self._parts.agreements.publish_tariff(once, request.tariff_json)
 
     async def ListTariffs(self, request: pb.ListTariffsRequest, context: Any) -> pb.ListTariffsResponse:
@@ -143,7 +139,7 @@ class MeteringServer(MeteringServiceServicer):
         return pb.ListQuarantineResponse(entries=entries, next_page_token=token)
 
     async def ReleaseDevice(self, request: pb.ReleaseDeviceRequest, context: Any) -> pb.ReleaseDeviceResponse:
-        once = _once(request, "ReleaseDevice", pb.ReleaseDeviceResponse)
+        once = Once.of(request, pb.ReleaseDeviceResponse)
         return await self._parts.quarantine.release(once, request.device, request.decision)
 
     async def ListRefusals(self, request: pb.ListRefusalsRequest, context: Any) -> pb.ListRefusalsResponse:
@@ -161,7 +157,7 @@ class MeteringServer(MeteringServiceServicer):
         return pb.ListRefusalsResponse(entries=entries)
 
     async def CreateAppeal(self, request: pb.CreateAppealRequest, context: Any) -> pb.CreateAppealResponse:
-        once = _once(request, "CreateAppeal", pb.CreateAppealResponse)
+        once = Once.of(request, pb.CreateAppealResponse)
         return await self._parts.quarantine.appeal(
             caller(), once, request.meter_point, _span(request), request.statement
         )
@@ -171,11 +167,11 @@ class MeteringServer(MeteringServiceServicer):
         return pb.ListAppealsResponse(appeals=map(appeal_message, rows), next_page_token=token)
 
     async def DecideAppeal(self, request: pb.DecideAppealRequest, context: Any) -> pb.DecideAppealResponse:
-        once = _once(request, "DecideAppeal", pb.DecideAppealResponse)
+        once = Once.of(request, pb.DecideAppealResponse)
         return await self._parts.quarantine.decide(once, request.appeal, granted=request.granted, reason=request.reason)
 
     async def RunBilling(self, request: pb.RunBillingRequest, context: Any) -> pb.RunBillingResponse:
-        once = _once(request, "RunBilling", pb.RunBillingResponse)
+        once = Once.of(request, pb.RunBillingResponse)
         return await self._parts.billing.run(once, request.from_date, request.to_date)
 
     async def ListBills(self, request: pb.ListBillsRequest, context: Any) -> pb.ListBillsResponse:
@@ -187,7 +183,7 @@ class MeteringServer(MeteringServiceServicer):
         return pb.GetBillResponse(bill=bill_message(row, corrected_by))
 
     async def CorrectBill(self, request: pb.CorrectBillRequest, context: Any) -> pb.CorrectBillResponse:
-        once = _once(request, "CorrectBill", pb.CorrectBillResponse)
+        once = Once.of(request, pb.CorrectBillResponse)
         return await self._parts.billing.correct(once, request.bill, request.reason)
 
     async def GetBillBundle(self, request: pb.GetBillBundleRequest, context: Any) -> pb.GetBillBundleResponse:
@@ -225,10 +221,6 @@ def _accepted(counted: int, held: int) -> pb.PackageResult:
     return _Result(
         outcome=_Result.OUTCOME_ACCEPTED, accepted_readings=counted, quarantined_readings=held, message=message
     )
-
-
-def _once(request: Any, rpc: str, kind: type[R]) -> Once[R]:
-    return Once(require_request_id(request.request_id), rpc, fingerprint(request), kind)
 
 
 def _span(request: Any) -> Span:

@@ -11,9 +11,9 @@ from citykit.clock import Clock
 from citykit.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
 from citykit.ids import Randomness, new_id
 from citykit.ledger.port import Ledger
+from citykit.once import Once
 from citykit.store.port import Store, Unit
 from services.metering.app.fleet import Fleet
-from services.metering.app.once import Once
 from services.metering.app.zones import zone_offsets
 from services.metering.domain.errors import RuleBroken
 from services.metering.domain.slots import parse_day

@@ -20,12 +20,12 @@ from citykit.clock import Clock, iso, unix
 from citykit.errors import FailedPrecondition, InvalidArgument, NotFound
 from citykit.ids import Randomness
 from citykit.ledger.port import Ledger
+from citykit.once import Once
 from citykit.package import commitment
 from citykit.store.port import Store, Unit
 from services.metering import events
 from services.metering.app.agreements import checked_day
 from services.metering.app.facts import SALT_BYTES
-from services.metering.app.once import Once
 from services.metering.app.zones import local_date, period_of, zone_offsets
 from services.metering.domain.billing import BillInput, gaps_between, make_bill
 from services.metering.domain.errors import NotBillable, RuleBroken

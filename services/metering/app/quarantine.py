@@ -11,10 +11,10 @@ from citykit.access import Principal
 from citykit.clock import Clock, unix
 from citykit.errors import FailedPrecondition, InvalidArgument, NotFound
 from citykit.ids import Randomness, new_id
+from citykit.once import Once
 from citykit.store.port import Store, Unit
 from services.metering.app.facts import Facts
 from services.metering.app.meters import Meters
-from services.metering.app.once import Once
 from services.metering.app.people import People, Span, is_resident
 from services.metering.app.usage import checked_span, page_limit
 from services.metering.store import quarantine

@@ -58,7 +58,11 @@ def reasons(option: Option) -> list[str]:
     if option.sent_before:
         said.append(f"{option.sent_before} others were just sent here and are counted in")
     if state.quality != COUNTED:
-        said.append(f"the count is {state.quality}, so the forecast speaks alone" if state.occupied is None else f"the count is {state.quality}")
+        said.append(
+            f"the count is {state.quality}, so the forecast speaks alone"
+            if state.occupied is None
+            else f"the count is {state.quality}"
+        )
     elif option.now - state.time >= 60:
         said.append(f"counted {(option.now - state.time) // 60} minutes ago")
     return said

@@ -85,7 +85,11 @@ def outlook(
         mean, sigma, moved = float(state.occupied or 0), BLIND_SIGMA_PERCENT / 100 * lot.capacity * sqrt(1 + ahead), 0.0
     else:
         live = here is not None and state.occupied is not None and now - state.time <= 2 * HALF_HOUR_S
-        moved = (state.occupied - here.occupied) * LIVE_DECAY**ahead if live and here and state.occupied is not None else 0.0
+        moved = (
+            (state.occupied - here.occupied) * LIVE_DECAY**ahead
+            if live and here and state.occupied is not None
+            else 0.0
+        )
         mean, sigma = expected.occupied + moved, expected.half80 / Z80
     near = [(event, share) for event, share in events if _acts(event, arrival)]
     extra = sum(event.cars * share for event, share in near)

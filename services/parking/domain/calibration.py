@@ -27,7 +27,9 @@ def bin_of(probability_milli: int) -> int:
 def bins(rows: Iterable[tuple[int, int, int, int]]) -> list[Bin]:
     """Of (bin, advices, sum of said thousandths, number that came true)."""
     return [
-        Bin(number * MILLI // BINS, count, said // count, MILLI * came // count) for number, count, said, came in sorted(rows) if count
+        Bin(number * MILLI // BINS, count, said // count, MILLI * came // count)
+        for number, count, said, came in sorted(rows)
+        if count
     ]
 
 

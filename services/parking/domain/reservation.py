@@ -115,7 +115,9 @@ def expired(one: Reservation) -> Reservation:
 
 def _require(one: Reservation, states: tuple[str, ...], act: str) -> None:
     if one.state not in states:
-        raise WrongState(f"one cannot {act} a reservation that is {one.state}; only one that is {' or '.join(states)}", "reservation")
+        raise WrongState(
+            f"one cannot {act} a reservation that is {one.state}; only one that is {' or '.join(states)}", "reservation"
+        )
 
 
 def _next(one: Reservation, **changes: object) -> Reservation:

@@ -121,7 +121,9 @@ def _week(bands: list[dict[str, Any]]) -> bytes:
         for start, end in _spans(band["windows"]):
             taken = next((minute for minute in range(start, end) if week[minute] != 255), None)
             if taken is not None:
-                raise TariffInvalid(f"{moment(taken)} is in two bands: {bands[week[taken]]['name']} and {band['name']}", "bands")
+                raise TariffInvalid(
+                    f"{moment(taken)} is in two bands: {bands[week[taken]]['name']} and {band['name']}", "bands"
+                )
             week[start:end] = bytes([number]) * (end - start)
     hole = week.find(255)
     if hole >= 0:
@@ -135,7 +137,12 @@ def _spans(windows: Any) -> list[tuple[int, int]]:
         if not isinstance(window, dict) or sorted(window) != ["days", "from_minute", "to_minute"]:
             raise TariffInvalid("a window has days, from_minute and to_minute", "bands")
         start, end, days = window["from_minute"], window["to_minute"], window["days"]
-        good = _is_int(start) and _is_int(end) and isinstance(days, list) and all(_is_int(day) and 0 <= day < 7 for day in days)
+        good = (
+            _is_int(start)
+            and _is_int(end)
+            and isinstance(days, list)
+            and all(_is_int(day) and 0 <= day < 7 for day in days)
+        )
         if not good or not 0 <= start < end <= DAY_MINUTES:
             raise TariffInvalid("days are 0 (Monday) to 6, from_minute is below to_minute, up to 1440", "bands")
         found += [(day * DAY_MINUTES + start, day * DAY_MINUTES + end) for day in days]
