@@ -6,6 +6,7 @@ from pathlib import Path
 
 from city.metering.v1.metering_service_pb2_grpc import add_MeteringServiceServicer_to_server
 from citykit.bus.port import Subscription
+from citykit.proofs import Proofs
 from citykit.service import Context, Job, Service, Servicer
 from services.metering import events
 from services.metering.api import MeteringServer, Parts
@@ -37,7 +38,7 @@ def build(ctx: Context) -> Service:
     settings = ctx.settings.metering
     ingest = Ingest(store, devices, meters, refusals, facts, ctx.clock, ctx.randomness, settings)
     billing = Billing(store, ctx.ledger, ctx.clock, ctx.randomness)
-    bundles = Bundles(store, people, ctx.dial, ctx.settings.general.city)
+    bundles = Bundles(store, people, Proofs(ctx.dial), ctx.settings.general.city)
     estimates = Estimates(store, people, facts, ctx.clock, settings.estimate_after_h)
     parts = Parts(
         ingest=ingest,

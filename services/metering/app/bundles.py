@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import base64
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import grpc.aio
 from sqlalchemy import Connection
 
-from city.notary.v1 import notary_service_pb2 as notary
-from city.notary.v1.notary_service_pb2_grpc import NotaryServiceStub
 from citykit import canonical, merkle
 from citykit.access import Principal
-from citykit.edge import city_error
 from citykit.errors import CityError, FailedPrecondition, NotFound
 from citykit.package import commitment
+from citykit.proofs import ENTRIES_MAX, FORMAT, Proofs, package_part
 from citykit.store.port import Store
 from services.metering import events
 from services.metering.app.people import People, Span
@@ -28,14 +23,11 @@ from services.metering.store import bills as stored
 from services.metering.store import proofs
 from services.metering.store.bills import BillRow
 from services.metering.store.contracts import tariff
-from services.metering.store.devices import Key, device_keys
+from services.metering.store.devices import device_keys
 from services.metering.store.proofs import PackageRow
 
-FORMAT = "city.bundle.v1"
 NO_PACKAGES = "no-packages"
-PACKAGES_MAX = 10_000
 UNPROVEN_MAX = 200
-_TIMEOUT_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -44,7 +36,7 @@ class Bundles:
 
     store: Store
     people: People
-    dial: Callable[[str], grpc.aio.Channel]
+    proofs: Proofs
     city: str
 
     async def bill(self, who: Principal, bill_id: str, purpose: str) -> bytes:
@@ -66,8 +58,8 @@ class Bundles:
                 **body,
                 "bill": document,
                 "bill_salt": row.salt.hex(),
-                "run": {"proof": run[1], "evidence": await self._evidence(run[0])},
-                "tariff": await self._evidence(rules),
+                "run": {"proof": run[1], "evidence": await self.proofs.evidence(run[0])},
+                "tariff": await self.proofs.evidence(rules),
             }
         )
 
@@ -101,44 +93,21 @@ class Bundles:
             "kind": kind,
             "city": self.city,
             "log": log,
-            "packages": [_package(index, row) for index, row in zip(indexes, packages, strict=True)],
+            "packages": [package_part(n, row.content, row.salt) for n, row in zip(indexes, packages, strict=True)],
             "devices": [await self._device(device) for device in sorted({row.device for row in packages})],
             "earlier": None,
         }
 
     async def _log_part(self, packages: Sequence[PackageRow]) -> tuple[list[int], Any]:
-        if not 0 < len(packages) <= PACKAGES_MAX:
+        if not 0 < len(packages) <= ENTRIES_MAX:
             raise FailedPrecondition(
-                f"{len(packages)} packages; a bundle holds 1 to {PACKAGES_MAX}. Choose another range (erased packages cannot be proven)",
+                f"{len(packages)} packages; a bundle holds 1 to {ENTRIES_MAX}. Choose another range (erased packages cannot be proven)",
                 reason=NO_PACKAGES,
             )
-        commitments = [commitment(row.salt, row.content) for row in packages]
-        request = notary.GetBatchProofRequest(log=events.READINGS_LOG, commitments=commitments)
-        try:
-            answer = await NotaryServiceStub(self.dial("notary")).GetBatchProof(request, timeout=_TIMEOUT_S)
-        except grpc.aio.AioRpcError as error:
-            raise _anchored_soon(city_error(error)) from None
-        return list(answer.indexes), json.loads(answer.log_json)
+        return await self.proofs.log_part(events.READINGS_LOG, [commitment(row.salt, row.content) for row in packages])
 
     async def _device(self, device: str) -> dict[str, Any]:
-        keys = await self.store.read(lambda c: device_keys(c, device))
-        return {"id": device, "keys": [await self._key(key) for key in keys]}
-
-    async def _key(self, key: Key) -> dict[str, Any]:
-        return {
-            "key": key.public_key.hex(),
-            "algorithm": key.algorithm,
-            "from_sequence": key.from_sequence,
-            "registered": await self._evidence(key.transaction),
-        }
-
-    async def _evidence(self, transaction: str) -> Any:
-        request = notary.GetEvidenceRequest(transaction=transaction)
-        try:
-            answer = await NotaryServiceStub(self.dial("notary")).GetEvidence(request, timeout=_TIMEOUT_S)
-        except grpc.aio.AioRpcError as error:
-            raise city_error(error) from None
-        return json.loads(answer.json)
+        return await self.proofs.device(device, await self.store.read(lambda c: device_keys(c, device)))
 
 
 def _packages_in(connection: Connection, point: str, spans: Sequence[Span]) -> list[PackageRow]:
@@ -161,20 +130,6 @@ def _bill_parts(
     proof = merkle.batch_proof(merkle.in_memory(hashes), [row.position], len(hashes))
     shown = {"size": len(hashes), "indexes": [row.position], "hashes": [item.hex() for item in proof]}
     return proofs.packages(connection, wanted), (run.ledger_transaction, shown), rules.transaction
-
-
-def _package(index: int, row: PackageRow) -> dict[str, Any]:
-    return {"index": index, "package": base64.b64encode(row.content).decode(), "salt": row.salt.hex()}
-
-
-def _anchored_soon(error: CityError) -> CityError:
-    if isinstance(error, NotFound | FailedPrecondition):
-        return FailedPrecondition(
-            "not all packages are under an anchored head yet; try again in a few seconds",
-            reason="not-anchored",
-            retry_after_s=2.0,
-        )
-    return error
 
 
 def _encode(bundle: dict[str, Any]) -> bytes:
