@@ -70,7 +70,7 @@ class ReservationChanged(google.protobuf.message.Message):
     reservation: builtins.str
     lot: builtins.str
     change: builtins.str
-    """held, confirmed, extended, started, ended, cancelled, no-show, expired."""
+    """held, confirming, confirmed, declined, extended, started, ended, cancelled, no-show, expired, refunded."""
     from_time: builtins.int
     to_time: builtins.int
     amount_minor: builtins.int

@@ -1043,15 +1043,19 @@ class IssueAccessRequest(google.protobuf.message.Message):
 
     REQUEST_ID_FIELD_NUMBER: builtins.int
     RESERVATION_FIELD_NUMBER: builtins.int
+    ACT_FIELD_NUMBER: builtins.int
     request_id: builtins.str
     reservation: builtins.str
+    act: builtins.str
+    """entry or exit; empty: what comes next. `exit` is given as soon as there was an entry document: the lock may be offline."""
     def __init__(
         self,
         *,
         request_id: builtins.str = ...,
         reservation: builtins.str = ...,
+        act: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["request_id", b"request_id", "reservation", b"reservation"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["act", b"act", "request_id", b"request_id", "reservation", b"reservation"]) -> None: ...
 
 Global___IssueAccessRequest: typing_extensions.TypeAlias = IssueAccessRequest
 
@@ -1086,15 +1090,19 @@ class UnlockRequest(google.protobuf.message.Message):
 
     REQUEST_ID_FIELD_NUMBER: builtins.int
     RESERVATION_FIELD_NUMBER: builtins.int
+    ACT_FIELD_NUMBER: builtins.int
     request_id: builtins.str
     reservation: builtins.str
+    act: builtins.str
+    """As in IssueAccessRequest."""
     def __init__(
         self,
         *,
         request_id: builtins.str = ...,
         reservation: builtins.str = ...,
+        act: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["request_id", b"request_id", "reservation", b"reservation"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["act", b"act", "request_id", b"request_id", "reservation", b"reservation"]) -> None: ...
 
 Global___UnlockRequest: typing_extensions.TypeAlias = UnlockRequest
 
@@ -1113,6 +1121,55 @@ class UnlockResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["instruction", b"instruction"]) -> None: ...
 
 Global___UnlockResponse: typing_extensions.TypeAlias = UnlockResponse
+
+@typing.final
+class AccessKey(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    KID_FIELD_NUMBER: builtins.int
+    PUBLIC_KEY_FIELD_NUMBER: builtins.int
+    TRANSACTION_FIELD_NUMBER: builtins.int
+    kid: builtins.str
+    public_key: builtins.bytes
+    """65 bytes, an uncompressed point of P-256."""
+    transaction: builtins.str
+    """Transaction of the ledger that published it."""
+    def __init__(
+        self,
+        *,
+        kid: builtins.str = ...,
+        public_key: builtins.bytes = ...,
+        transaction: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["kid", b"kid", "public_key", b"public_key", "transaction", b"transaction"]) -> None: ...
+
+Global___AccessKey: typing_extensions.TypeAlias = AccessKey
+
+@typing.final
+class ListAccessKeysRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+Global___ListAccessKeysRequest: typing_extensions.TypeAlias = ListAccessKeysRequest
+
+@typing.final
+class ListAccessKeysResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    KEYS_FIELD_NUMBER: builtins.int
+    @property
+    def keys(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___AccessKey]: ...
+    def __init__(
+        self,
+        *,
+        keys: collections.abc.Iterable[Global___AccessKey] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["keys", b"keys"]) -> None: ...
+
+Global___ListAccessKeysResponse: typing_extensions.TypeAlias = ListAccessKeysResponse
 
 @typing.final
 class ListInstructionsRequest(google.protobuf.message.Message):

@@ -119,6 +119,11 @@ class ParkingServiceStub(object):
                 request_serializer=city_dot_parking_dot_v1_dot_parking__service__pb2.UnlockRequest.SerializeToString,
                 response_deserializer=city_dot_parking_dot_v1_dot_parking__service__pb2.UnlockResponse.FromString,
                 _registered_method=True)
+        self.ListAccessKeys = channel.unary_unary(
+                '/city.parking.v1.ParkingService/ListAccessKeys',
+                request_serializer=city_dot_parking_dot_v1_dot_parking__service__pb2.ListAccessKeysRequest.SerializeToString,
+                response_deserializer=city_dot_parking_dot_v1_dot_parking__service__pb2.ListAccessKeysResponse.FromString,
+                _registered_method=True)
         self.ListInstructions = channel.unary_unary(
                 '/city.parking.v1.ParkingService/ListInstructions',
                 request_serializer=city_dot_parking_dot_v1_dot_parking__service__pb2.ListInstructionsRequest.SerializeToString,
@@ -261,6 +266,13 @@ class ParkingServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListAccessKeys(self, request, context):
+        """The keys that sign access documents and instructions: what a lock keeps in its list. Each is on the ledger (`parking-keys`).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListInstructions(self, request, context):
         """Instructions a lock has not seen yet.
         """
@@ -381,6 +393,11 @@ def add_ParkingServiceServicer_to_server(servicer, server):
                     servicer.Unlock,
                     request_deserializer=city_dot_parking_dot_v1_dot_parking__service__pb2.UnlockRequest.FromString,
                     response_serializer=city_dot_parking_dot_v1_dot_parking__service__pb2.UnlockResponse.SerializeToString,
+            ),
+            'ListAccessKeys': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAccessKeys,
+                    request_deserializer=city_dot_parking_dot_v1_dot_parking__service__pb2.ListAccessKeysRequest.FromString,
+                    response_serializer=city_dot_parking_dot_v1_dot_parking__service__pb2.ListAccessKeysResponse.SerializeToString,
             ),
             'ListInstructions': grpc.unary_unary_rpc_method_handler(
                     servicer.ListInstructions,
@@ -867,6 +884,33 @@ class ParkingService(object):
             '/city.parking.v1.ParkingService/Unlock',
             city_dot_parking_dot_v1_dot_parking__service__pb2.UnlockRequest.SerializeToString,
             city_dot_parking_dot_v1_dot_parking__service__pb2.UnlockResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAccessKeys(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/city.parking.v1.ParkingService/ListAccessKeys',
+            city_dot_parking_dot_v1_dot_parking__service__pb2.ListAccessKeysRequest.SerializeToString,
+            city_dot_parking_dot_v1_dot_parking__service__pb2.ListAccessKeysResponse.FromString,
             options,
             channel_credentials,
             insecure,

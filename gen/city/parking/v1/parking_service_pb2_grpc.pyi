@@ -297,6 +297,22 @@ _ParkingServiceUnlockType = typing_extensions.TypeVar(
     ],
 )
 
+_ParkingServiceListAccessKeysType = typing_extensions.TypeVar(
+    '_ParkingServiceListAccessKeysType',
+    grpc.UnaryUnaryMultiCallable[
+        city.parking.v1.parking_service_pb2.ListAccessKeysRequest,
+        city.parking.v1.parking_service_pb2.ListAccessKeysResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        city.parking.v1.parking_service_pb2.ListAccessKeysRequest,
+        city.parking.v1.parking_service_pb2.ListAccessKeysResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        city.parking.v1.parking_service_pb2.ListAccessKeysRequest,
+        city.parking.v1.parking_service_pb2.ListAccessKeysResponse,
+    ],
+)
+
 _ParkingServiceListInstructionsType = typing_extensions.TypeVar(
     '_ParkingServiceListInstructionsType',
     grpc.UnaryUnaryMultiCallable[
@@ -377,7 +393,7 @@ _ParkingServiceGetSessionBundleType = typing_extensions.TypeVar(
     ],
 )
 
-class ParkingServiceStub(typing.Generic[_ParkingServiceIngestType, _ParkingServiceListChainHeadsType, _ParkingServiceRegisterLotsType, _ParkingServicePublishTariffType, _ParkingServiceGrantPermitType, _ParkingServiceAddCityEventsType, _ParkingServiceListLotsType, _ParkingServiceAdviseType, _ParkingServiceGetCalibrationType, _ParkingServiceGetPublicationType, _ParkingServiceGetBooksType, _ParkingServiceHoldType, _ParkingServiceConfirmType, _ParkingServiceExtendType, _ParkingServiceCancelType, _ParkingServiceIssueAccessType, _ParkingServiceUnlockType, _ParkingServiceListInstructionsType, _ParkingServiceGetReservationType, _ParkingServiceListReservationsType, _ParkingServiceRefundSessionType, _ParkingServiceGetSessionBundleType]):
+class ParkingServiceStub(typing.Generic[_ParkingServiceIngestType, _ParkingServiceListChainHeadsType, _ParkingServiceRegisterLotsType, _ParkingServicePublishTariffType, _ParkingServiceGrantPermitType, _ParkingServiceAddCityEventsType, _ParkingServiceListLotsType, _ParkingServiceAdviseType, _ParkingServiceGetCalibrationType, _ParkingServiceGetPublicationType, _ParkingServiceGetBooksType, _ParkingServiceHoldType, _ParkingServiceConfirmType, _ParkingServiceExtendType, _ParkingServiceCancelType, _ParkingServiceIssueAccessType, _ParkingServiceUnlockType, _ParkingServiceListAccessKeysType, _ParkingServiceListInstructionsType, _ParkingServiceGetReservationType, _ParkingServiceListReservationsType, _ParkingServiceRefundSessionType, _ParkingServiceGetSessionBundleType]):
     @typing.overload
     def __init__(self: ParkingServiceStub[
         grpc.StreamStreamMultiCallable[
@@ -447,6 +463,10 @@ class ParkingServiceStub(typing.Generic[_ParkingServiceIngestType, _ParkingServi
         grpc.UnaryUnaryMultiCallable[
             city.parking.v1.parking_service_pb2.UnlockRequest,
             city.parking.v1.parking_service_pb2.UnlockResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            city.parking.v1.parking_service_pb2.ListAccessKeysRequest,
+            city.parking.v1.parking_service_pb2.ListAccessKeysResponse,
         ],
         grpc.UnaryUnaryMultiCallable[
             city.parking.v1.parking_service_pb2.ListInstructionsRequest,
@@ -541,6 +561,10 @@ class ParkingServiceStub(typing.Generic[_ParkingServiceIngestType, _ParkingServi
             city.parking.v1.parking_service_pb2.UnlockResponse,
         ],
         grpc.aio.UnaryUnaryMultiCallable[
+            city.parking.v1.parking_service_pb2.ListAccessKeysRequest,
+            city.parking.v1.parking_service_pb2.ListAccessKeysResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
             city.parking.v1.parking_service_pb2.ListInstructionsRequest,
             city.parking.v1.parking_service_pb2.ListInstructionsResponse,
         ],
@@ -605,6 +629,9 @@ class ParkingServiceStub(typing.Generic[_ParkingServiceIngestType, _ParkingServi
 
     Unlock: _ParkingServiceUnlockType
     """Asks the lock to open from afar: a signed instruction that the lock fetches and checks."""
+
+    ListAccessKeys: _ParkingServiceListAccessKeysType
+    """The keys that sign access documents and instructions: what a lock keeps in its list. Each is on the ledger (`parking-keys`)."""
 
     ListInstructions: _ParkingServiceListInstructionsType
     """Instructions a lock has not seen yet."""
@@ -687,6 +714,10 @@ ParkingServiceAsyncStub: typing_extensions.TypeAlias = ParkingServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
         city.parking.v1.parking_service_pb2.UnlockRequest,
         city.parking.v1.parking_service_pb2.UnlockResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        city.parking.v1.parking_service_pb2.ListAccessKeysRequest,
+        city.parking.v1.parking_service_pb2.ListAccessKeysResponse,
     ],
     grpc.aio.UnaryUnaryMultiCallable[
         city.parking.v1.parking_service_pb2.ListInstructionsRequest,
@@ -839,6 +870,14 @@ class ParkingServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[city.parking.v1.parking_service_pb2.UnlockResponse, collections.abc.Awaitable[city.parking.v1.parking_service_pb2.UnlockResponse]]:
         """Asks the lock to open from afar: a signed instruction that the lock fetches and checks."""
+
+    @abc.abstractmethod
+    def ListAccessKeys(
+        self,
+        request: city.parking.v1.parking_service_pb2.ListAccessKeysRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[city.parking.v1.parking_service_pb2.ListAccessKeysResponse, collections.abc.Awaitable[city.parking.v1.parking_service_pb2.ListAccessKeysResponse]]:
+        """The keys that sign access documents and instructions: what a lock keeps in its list. Each is on the ledger (`parking-keys`)."""
 
     @abc.abstractmethod
     def ListInstructions(
