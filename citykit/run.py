@@ -40,6 +40,7 @@ from citykit.store.port import Store
 from citykit.store.sqlite import SqliteStore, open_sqlite
 
 DRAIN_S = 10.0
+_DRAIN_POLL_S = 0.02
 _CHANNEL_OPTIONS = (
     ("grpc.max_send_message_length", MESSAGE_MAX_BYTES),
     ("grpc.max_receive_message_length", MESSAGE_MAX_BYTES),
@@ -105,7 +106,9 @@ class Process:
 
 @contextlib.asynccontextmanager
 async def running(world: World, builds: Mapping[str, Build]) -> AsyncIterator[Process]:
-    """Builds the services, serves them on a Unix socket, runs their consumers and jobs; drains at the end.
+    """Builds the services, serves them on a Unix socket, runs their consumers and jobs.
+
+    At the end calls and jobs stop first, then what was stored goes through outboxes and consumers, then those stop.
 
     Start-up order never matters: a service that needs another dials it when it needs it.
     """
@@ -219,6 +222,7 @@ async def _serve(stack: AsyncExitStack, world: World, process: Process) -> None:
     for service in services:
         for subscription in service.subscriptions:
             await stack.enter_async_context(world.bus.consume(subscription))
+    stack.push_async_callback(_drain, process)
     jobs = [asyncio.create_task(_repeat(service.name, job)) for service in services for job in service.jobs]
     jobs.append(asyncio.create_task(_repeat("city", Job("prune", partial(_prune, process), _PRUNE_EVERY_S))))
     stack.push_async_callback(_cancel, jobs)
@@ -288,6 +292,17 @@ async def _prune(process: Process) -> None:
     for store in process.stores.values():
         await store.prune()
     await process.world.bus.prune()
+
+
+async def _drain(process: Process) -> None:
+    """With no call and no job left: outboxes empty into the bus and consumers catch up. What takes too long waits for the next start."""
+    end = asyncio.get_running_loop().time() + DRAIN_S
+    while not await process.settled():
+        if asyncio.get_running_loop().time() > end:
+            waiting = {name: size for name, store in process.stores.items() if (size := await store.outbox_size())}
+            telemetry.logger("city").warning("drain-unfinished", extra={"fields": {"outboxes": waiting}})
+            return
+        await asyncio.sleep(_DRAIN_POLL_S)
 
 
 async def _cancel(tasks: Sequence[asyncio.Task[None]]) -> None:

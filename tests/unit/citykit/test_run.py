@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import stat
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from sqlalchemy import MetaData
 
 from citykit import telemetry
+from citykit.bus.port import Message, Record, Subscription
 from citykit.errors import EnvironmentFault, SettingsError, Unavailable
 from citykit.ids import seeded_randomness
 from citykit.run import derive_key, locked, root_key, service_token_seed, socket_path
@@ -74,6 +77,53 @@ async def test_start_and_stop_are_called_once_each(tmp_path: Path) -> None:
         assert calls == ["start"]
         await asyncio.sleep(0)
     assert calls == ["start", "stop"]
+
+
+READINGS = "city.metering.readings.v1"
+
+
+def slow_consumer(seen: list[int]) -> Callable[[Context], Service]:
+    """A service whose consumer takes its time; its store is the outbox."""
+
+    async def handle(records: Sequence[Record]) -> None:
+        await asyncio.sleep(0.005)
+        seen.extend(record.offset for record in records)
+
+    def build(ctx: Context) -> Service:
+        (ctx.directory / "migrations").mkdir(exist_ok=True)
+        store = ctx.open_store(MetaData(), ctx.directory / "migrations")
+        subscription = Subscription("slow", (READINGS,), handle, batch_max=1)
+        return Service(ctx.name, store=store, subscriptions=(subscription,))
+
+    return build
+
+
+async def stop_with_a_full_outbox(folder: Path, seen: list[int]) -> int:
+    """Stops right after a commit of 40 messages; returns what the outbox holds then."""
+    messages = [Message(READINGS, str(number), b"x") for number in range(40)]
+    async with embedded_city(folder, services=[], more={"slow": slow_consumer(seen)}) as city:
+        store = city.process.stores["slow"]
+        await store.write(lambda unit: unit.publish_many(messages))
+    return await store.outbox_size()
+
+
+async def test_what_was_stored_before_a_clean_stop_has_gone_through_outbox_and_consumers(tmp_path: Path) -> None:
+    seen: list[int] = []
+    assert await stop_with_a_full_outbox(tmp_path, seen) == 0
+    assert len(seen) == 40
+
+
+async def test_a_stop_ends_where_consumers_never_catch_up_and_the_next_start_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("citykit.run.DRAIN_S", 0.02)
+    first: list[int] = []
+    await stop_with_a_full_outbox(tmp_path, first)
+    assert len(first) < 40
+    monkeypatch.undo()
+    second: list[int] = []
+    await stop_with_a_full_outbox(tmp_path, second)
+    assert len(first) + len(second) == 80
 
 
 async def test_the_embedded_parts_refuse_a_cluster(tmp_path: Path) -> None:
