@@ -56,6 +56,8 @@ class Asked:
 
     phase: str = "live"
     bundle: str = "fine"
+    provider_answers: bool = True
+    """False: the payment provider keeps silent."""
 
     def of(self, rpc: str) -> list[Any]:
         return [request for name, request in self.requests if name == rpc]

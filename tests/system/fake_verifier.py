@@ -6,8 +6,8 @@ import json
 import sys
 import time
 
-STEPS = (
-    ("bundle-format", "city.bundle.v1, kind bill"),
+_LOG = (
+    ("bundle-format", "city.bundle.v1, known kind"),
     ("trust", "1 endorser, 3 logs"),
     ("checkpoint-signature", "provable.city/demo/metering.readings, size 14,904"),
     ("anchor-endorsement", "1 of 1 endorsements by city"),
@@ -15,8 +15,14 @@ STEPS = (
     ("anchor-matches", "the anchored root is the checkpoint's"),
     ("commitments", "31 packages, 1 bill"),
     ("inclusion", "31 entries under the root"),
+)
+_PACKAGES = (
     ("device-keys", "1 device, 1 key, registered on the ledger"),
     ("signatures", "31 signatures hold"),
+)
+STEPS = (
+    *_LOG,
+    *_PACKAGES,
     ("chain", "sequence 1 to 31, no gap"),
     ("senml", "1,488 readings in Wh"),
     ("tariff", "homes-2016 version 1, published on the ledger"),
@@ -25,6 +31,21 @@ STEPS = (
     ("total", "GBP 47.13"),
     ("run-inclusion", "bill is in run-2016-10"),
 )
+SESSION_STEPS = (
+    *_LOG,
+    *_PACKAGES,
+    ("reservation", "versions 1 to 5: held, confirming, confirmed, started, ended"),
+    ("access", "2 access documents hold"),
+    ("passages", "entry and exit are what lock-bull-ring signed"),
+    ("price", "GBP 6.30 by bays-2016 version 1"),
+    ("receipts", "captured GBP 6.30, nothing refunded"),
+)
+_STEPS = {
+    "bill": STEPS,
+    "parking-session": SESSION_STEPS,
+    "statement": (*_LOG, ("statement", "4 postings, each balance follows")),
+    "event": _LOG,
+}
 
 
 def main() -> int:
@@ -35,7 +56,10 @@ def main() -> int:
         print("not json")
         return 0
     broken = bundle.get("fake") == "broken"
-    steps = [{"step": step, "ok": not (broken and step == "signatures"), "detail": detail} for step, detail in STEPS]
+    steps = [
+        {"step": step, "ok": not (broken and step == "signatures"), "detail": detail}
+        for step, detail in _STEPS[bundle["kind"]]
+    ]
     print(json.dumps({"bundles": [{"file": sys.argv[1], "ok": not broken, "steps": steps}], "ok": not broken}))
     return 1 if broken else 0
 

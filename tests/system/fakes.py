@@ -1,4 +1,4 @@
-"""Identity, metering, notary and simulation with canned data, so that the gateway and its page can be tested alone.
+"""Identity, metering, parking, payments, forecasting, notary and simulation with canned data, so that the gateway and its page can be tested alone.
 
 Real gRPC on a Unix socket; the access rules of the protos are enforced as the city does. Used by the gateway's tests.
 """
@@ -17,9 +17,12 @@ import grpc.aio
 from google.protobuf import descriptor_pool
 
 from city.access.v1 import access_pb2
+from city.forecasting.v1 import forecasting_service_pb2_grpc
 from city.identity.v1 import identity_service_pb2_grpc
 from city.metering.v1 import metering_service_pb2_grpc
 from city.notary.v1 import notary_service_pb2_grpc
+from city.parking.v1 import parking_service_pb2_grpc
+from city.payments.v1 import payments_service_pb2_grpc
 from city.simulation.v1 import simulation_service_pb2_grpc
 from citykit.clock import ReplayClock
 from citykit.edge import EdgeInterceptor
@@ -32,6 +35,8 @@ from services.gateway.app.check import Checker
 from services.gateway.main import build
 from tests.system.fake_calls import NOW, Asked, claims_of
 from tests.system.fake_metering import Metering
+from tests.system.fake_parking import Forecasting, Parking
+from tests.system.fake_payments import Payments
 from tests.system.fake_services import Identity, Notary, Simulation
 
 VERIFIER = Path(__file__).with_name("fake_verifier.py")
@@ -98,6 +103,9 @@ async def _server(socket: str, calls: Asked, simulation: bool) -> grpc.aio.Serve
     identity_service_pb2_grpc.add_IdentityServiceServicer_to_server(identity, server)
     metering_service_pb2_grpc.add_MeteringServiceServicer_to_server(metering, server)
     notary_service_pb2_grpc.add_NotaryServiceServicer_to_server(notary, server)
+    parking_service_pb2_grpc.add_ParkingServiceServicer_to_server(Parking(calls), server)
+    payments_service_pb2_grpc.add_PaymentsServiceServicer_to_server(Payments(calls), server)
+    forecasting_service_pb2_grpc.add_ForecastingServiceServicer_to_server(Forecasting(calls), server)
     if simulation:
         simulation_service_pb2_grpc.add_SimulationServiceServicer_to_server(simulated, server)
     server.add_insecure_port(socket)

@@ -16,6 +16,7 @@ import pytest
 from city.access.v1 import access_pb2
 from city.identity.v1 import identity_service_pb2 as identity
 from city.identity.v1.identity_service_pb2_grpc import IdentityServiceStub
+from citykit.bus.topics import TOPICS
 from services.testing import TestCity, embedded_city
 
 PASSWORD = "correct horse battery"
@@ -170,7 +171,7 @@ async def test_the_public_side(city: TestCity, client: httpx.AsyncClient) -> Non
     await city.settle()
     assert (await client.get("/readyz")).status_code == 200
     heads = (await client.get("/api/v1/logs")).json()["heads"]
-    assert {"metering.readings", "metering.events", "identity.events"} == {head["log"] for head in heads}
+    assert {topic.log for topic in TOPICS if topic.log} == {head["log"] for head in heads}
     head = next(head for head in heads if head["log"] == "identity.events")
     checkpoint = await client.get("/logs/identity.events/checkpoint")
     assert checkpoint.text == head["checkpoint"]

@@ -11,7 +11,7 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
 from citykit.errors import CityError
-from services.gateway.api import demo, health, live, oidc, problems, public, resident, staff
+from services.gateway.api import demo, health, live, oidc, parking, payments, problems, public, resident, staff
 from services.gateway.api.edge import BodyLimit, HeadAsGet, LastResort, SecurityHeaders
 from services.gateway.api.openapi import VERSION, describe
 from services.gateway.api.page import page_router
@@ -32,8 +32,15 @@ def create_app(parts: Parts) -> FastAPI:
     for router in (
         public.router,
         live.router,
+        parking.public,
+        payments.public,
+        payments.provider,
         resident.router,
+        parking.resident,
         staff.router,
+        parking.staff,
+        payments.staff,
+        payments.resident,
         public.files,
         oidc.router,
         health.router,

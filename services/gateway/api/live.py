@@ -18,7 +18,9 @@ router = APIRouter(prefix="/api/v1", tags=["public"])
     responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
 )
 async def watch_city(here: Here) -> StreamingResponse:
-    """Events `city`, about one a second: `{city_time, heads, load, quarantine, replay}`, a part that is away being null.
+    """Events `city`, about one a second: `{city_time, heads, load, quarantine, parking, payments, replay}`.
+
+    A part that is away is null.
 
     Each event is the whole picture, so `Last-Event-ID` changes nothing. A comment comes every 15 s when all is still. A
     stream ends after an hour; streams are limited in number (429).

@@ -355,7 +355,7 @@ class CheckStep(Out):
 
 
 class Check(Out):
-    """What the verifier said about a bill's bundle."""
+    """What the verifier said about a bundle."""
 
     ok: bool
     steps: list[CheckStep]

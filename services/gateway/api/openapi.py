@@ -17,14 +17,18 @@ Everything a resident, a contractor or a member of staff does with the city, and
 - **What changes something** needs the header `Idempotency-Key`: the same key gives the same answer and acts once.
 - **Lists** come in pages: hand `next_page_token` back as `page_token`.
 - **Documents** carry an ETag.
-- **Proofs**: `/api/v1/bills/{bill}/bundle` and `/trust.json` are the two files `python -m verifier` needs; docs/PROOFS.md defines
-  every byte.
+- **Proofs**: a bundle (of a bill, a reservation, a receipt, a statement) and `/trust.json` are the two files `python -m verifier`
+  needs; docs/PROOFS.md defines every byte.
 """
 TAGS = [
     {"name": "public", "description": "For anyone, without a token. No personal data, no single home."},
-    {"name": "resident", "description": "About the caller's own home."},
+    {"name": "resident", "description": "About the caller's own home, reservations and money."},
     {"name": "contractor", "description": "What a contractor has: the own record, its export and its erasure."},
-    {"name": "staff", "description": "Control room, billing and registry; each role does its own work only."},
+    {
+        "name": "staff",
+        "description": "Control room, car parks, billing and registry; each role does its own work only.",
+    },
+    {"name": "provider", "description": "For the payment provider; its signature stands for a token."},
     {"name": "logs", "description": "Merkle logs as files (C2SP tlog-tiles) and the keys to check them."},
     {"name": "openid", "description": "OpenID Connect: authorization code with PKCE."},
     {"name": "operations", "description": "Liveness, readiness, metrics."},

@@ -142,6 +142,8 @@ ConsentId = Annotated[str, _id("The consent.", "consent-5f0c2ab19d3e4417")]
 ContractId = Annotated[str, _id("The contract.", "contract-5f0c2ab19d3e4417")]
 DeviceId = Annotated[str, _id("The device.", "meter-0001")]
 PersonId = Annotated[str, _id("The person.", "person-5f0c2ab19d3e4417")]
+ReservationId = Annotated[str, _id("The reservation.", "reservation-5f0c2ab19d3e4417")]
+PaymentId = Annotated[str, _id("The payment.", "payment-5f0c2ab19d3e4417")]
 LogName = Annotated[str, _id("The log.", "metering.readings")]
 TransactionId = Annotated[
     str, Path(pattern="^[0-9a-f]{64}$", description="Transaction id, 64 hex digits.", examples=["9f" * 32])

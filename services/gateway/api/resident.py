@@ -11,8 +11,8 @@ from fastapi.responses import StreamingResponse
 
 from city.identity.v1 import identity_service_pb2 as identity
 from city.metering.v1 import metering_service_pb2 as metering
-from city.notary.v1 import notary_service_pb2 as notary
 from services.gateway.api import bodies, models
+from services.gateway.api.checks import checked
 from services.gateway.api.documents import described, document
 from services.gateway.api.parameters import (
     AppealId,
@@ -28,7 +28,6 @@ from services.gateway.api.parameters import (
     timestamp,
 )
 from services.gateway.app.calls import LONG_DEADLINE_S
-from services.gateway.app.check import CAVEAT, COMMAND
 
 router = APIRouter(prefix="/api/v1", tags=["resident"])
 _JSON = described("application/json")
@@ -182,11 +181,7 @@ async def get_bill_bundle(request: Request, here: Here, token: Token, bill: Bill
 @router.post("/bills/{bill}/check", tags=["staff"])
 async def check_bill(here: Here, token: Token, bill: BillId, purpose: Purpose = "") -> models.Check:
     """Runs the verifier over a bill's bundle at the server: a demonstration, since the server under check runs it."""
-    bundle = await _bundle(here, token, bill, purpose)
-    trust = await here.calls.ask("notary", "GetTrust", notary.GetTrustRequest())
-    checked = await here.checker.check(bundle, trust.json.encode())
-    steps = [models.CheckStep(step=step.step, ok=step.ok, detail=step.detail) for step in checked.steps]
-    return models.Check(ok=checked.ok, steps=steps, caveat=CAVEAT, command=COMMAND)
+    return await checked(here, await _bundle(here, token, bill, purpose))
 
 
 @router.get("/appeals", tags=["staff"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query
@@ -12,7 +11,6 @@ from city.identity.v1 import identity_service_pb2 as identity
 from city.metering.v1 import metering_service_pb2 as metering
 from city.notary.v1 import notary_service_pb2 as notary
 from city.simulation.v1 import simulation_service_pb2 as simulation
-from citykit.errors import InvalidArgument
 from services.gateway.api import bodies, models
 from services.gateway.api.parameters import (
     BillId,
@@ -80,10 +78,7 @@ async def check_logs(here: Here, token: Token) -> models.LogCheck:
 @router.post("/tariffs", status_code=201)
 async def publish_tariff(here: Here, token: Token, request_id: RequestId, new: bodies.NewTariff) -> models.Published:
     """Publishes a tariff on the ledger; a published one never changes."""
-    text = json.dumps(new.tariff, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    if not text.isprintable():
-        raise InvalidArgument("a tariff holds printable characters only", field="body.tariff")
-    request = metering.PublishTariffRequest(request_id=request_id, tariff_json=text)
+    request = metering.PublishTariffRequest(request_id=request_id, tariff_json=new.text())
     return models.view(models.Published, await here.calls.ask("metering", "PublishTariff", request, token))
 
 
@@ -193,10 +188,10 @@ async def get_pairwise_subject(
     token: Token,
     login: Annotated[str, Query(pattern="^[a-z0-9-]{2,40}$", examples=["ada"])],
     audience: Annotated[
-        Literal["metering"], Query(description="The service that knows the person by that pseudonym.")
+        Literal["metering", "parking"], Query(description="The service that knows the person by that pseudonym.")
     ] = "metering",
 ) -> models.PairwiseSubject:
-    """A registrar asks for a person's pseudonym at one service, to set up a contract (OpenID Connect Core, 8.1)."""
+    """A registrar asks for a person's pseudonym at one service, to set up a contract or a permit (OpenID Connect Core, 8.1)."""
     request = identity.GetPairwiseSubjectRequest(login=login, audience=audience)
     answer = await here.calls.ask("identity", "GetPairwiseSubject", request, token)
     return models.PairwiseSubject(subject=answer.subject)

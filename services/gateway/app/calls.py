@@ -12,10 +12,13 @@ import grpc
 import grpc.aio
 from google.protobuf.message import Message
 
+from city.forecasting.v1.forecasting_service_pb2_grpc import ForecastingServiceStub
 from city.identity.v1 import identity_service_pb2 as identity
 from city.identity.v1.identity_service_pb2_grpc import IdentityServiceStub
 from city.metering.v1.metering_service_pb2_grpc import MeteringServiceStub
 from city.notary.v1.notary_service_pb2_grpc import NotaryServiceStub
+from city.parking.v1.parking_service_pb2_grpc import ParkingServiceStub
+from city.payments.v1.payments_service_pb2_grpc import PaymentsServiceStub
 from city.simulation.v1.simulation_service_pb2_grpc import SimulationServiceStub
 from citykit.edge import city_error
 from citykit.errors import CityError, NotFound
@@ -27,9 +30,12 @@ LONG_DEADLINE_S = 300.0
 """For work over everything there is: a billing run, a check of all logs, an export."""
 
 _STUBS: dict[str, Any] = {
+    "forecasting": ForecastingServiceStub,
     "identity": IdentityServiceStub,
     "metering": MeteringServiceStub,
     "notary": NotaryServiceStub,
+    "parking": ParkingServiceStub,
+    "payments": PaymentsServiceStub,
     "simulation": SimulationServiceStub,
 }
 

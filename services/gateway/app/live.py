@@ -16,6 +16,8 @@ from typing import Any
 
 from city.metering.v1 import metering_service_pb2 as metering
 from city.notary.v1 import notary_service_pb2 as notary
+from city.parking.v1 import parking_service_pb2 as parking
+from city.payments.v1 import payments_service_pb2 as payments
 from city.simulation.v1 import simulation_service_pb2 as simulation
 from citykit import telemetry
 from citykit.clock import Clock, iso
@@ -29,6 +31,7 @@ STREAM_MAX_S = 3_600.0
 QUARANTINE_PAGES_MAX = 5
 QUARANTINE_PAGE = 500
 LOAD_SLOTS = 2
+LOTS_MAX = 500
 DEADLINE_S = 5.0
 
 
@@ -130,10 +133,10 @@ class Live:
 
 async def city_picture(calls: Calls, clock: Clock) -> dict[str, Any]:
     """The live picture. A part that cannot be had now is null, so that one sick service does not blind the page."""
-    parts = (_heads, _load, _quarantine, _replay)
-    heads, load, quarantine, replay = await asyncio.gather(*(_or_none(part, calls) for part in parts))
-    now = replay.pop("city_time") if replay else iso(clock.now())
-    return {"city_time": now, "heads": heads, "load": load, "quarantine": quarantine, "replay": replay}
+    found = await asyncio.gather(*(_or_none(part, calls) for part in _PARTS.values()))
+    picture: dict[str, Any] = dict(zip(_PARTS, found, strict=True))
+    replay = picture["replay"]
+    return {"city_time": replay.pop("city_time") if replay else iso(clock.now()), **picture}
 
 
 async def _or_none(part: Callable[[Calls], Awaitable[Any]], calls: Calls) -> Any:
@@ -183,6 +186,31 @@ async def _quarantine(calls: Calls) -> dict[str, Any]:
     return {"devices": len(reasons), "held": len(held), "reasons": dict(sorted(Counter(reasons.values()).items()))}
 
 
+async def _parking(calls: Calls) -> dict[str, Any]:
+    """Lots by the quality of their counts, bays free by those that count, and the books."""
+    request = parking.ListLotsRequest(page_size=LOTS_MAX)
+    lots, books = await asyncio.gather(
+        calls.ask("parking", "ListLots", request, timeout_s=DEADLINE_S),
+        calls.ask("parking", "GetBooks", parking.GetBooksRequest(), timeout_s=DEADLINE_S),
+    )
+    qualities = Counter(one.state.quality or "unknown" for one in lots.lots)
+    counted = [one for one in lots.lots if one.state.quality == "counted"]
+    return {
+        "lots": dict(sorted(qualities.items())),
+        "free": sum(max(0, one.lot.capacity - one.state.occupied) for one in counted),
+        "capacity": sum(one.lot.capacity for one in counted),
+        "reservable_free": sum(one.reservable_free for one in lots.lots),
+        "reservations": books.reservations,
+        "double_bookings": books.double_bookings,
+        "sessions": books.sessions,
+    }
+
+
+async def _payments(calls: Calls) -> dict[str, int]:
+    books = await calls.ask("payments", "GetBooks", payments.GetBooksRequest(), timeout_s=DEADLINE_S)
+    return {field.name: getattr(books, field.name) for field in books.DESCRIPTOR.fields}
+
+
 async def _replay(calls: Calls) -> dict[str, Any]:
     answer = await calls.ask("simulation", "GetReplay", simulation.GetReplayRequest(), timeout_s=DEADLINE_S)
     return {
@@ -196,3 +224,13 @@ async def _replay(calls: Calls) -> dict[str, Any]:
 
 def _time(moment: datetime) -> str:
     return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+_PARTS: dict[str, Callable[[Calls], Awaitable[Any]]] = {
+    "heads": _heads,
+    "load": _load,
+    "quarantine": _quarantine,
+    "parking": _parking,
+    "payments": _payments,
+    "replay": _replay,
+}
