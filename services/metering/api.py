@@ -14,6 +14,7 @@ from city.metering.v1.metering_service_pb2_grpc import MeteringServiceServicer
 from citykit.access import caller
 from citykit.errors import InvalidArgument
 from citykit.once import Once
+from citykit.onramp.chain import Refusal
 from services.metering.app.agreements import Agreements, contract_message
 from services.metering.app.billing import Billing, bill_message
 from services.metering.app.bills import Bills
@@ -23,7 +24,6 @@ from services.metering.app.people import Span
 from services.metering.app.quarantine import Quarantine, appeal_message
 from services.metering.app.refusals import ROWS_MAX, Refusals
 from services.metering.app.usage import Usage, page_limit
-from services.metering.domain.chain import Refusal
 from services.metering.store.contracts import ContractRow
 from services.metering.store.devices import MeterPointRow
 from services.metering.store.packages import Accepted

@@ -6,11 +6,12 @@ from pathlib import Path
 
 from city.metering.v1.metering_service_pb2_grpc import add_MeteringServiceServicer_to_server
 from citykit.bus.port import Subscription
+from citykit.onramp.registry import Registry
 from citykit.proofs import Proofs
 from citykit.service import Context, Job, Service, Servicer
 from services.metering import events
 from services.metering.api import MeteringServer, Parts
-from services.metering.app import erasure, fleet
+from services.metering.app import erasure
 from services.metering.app.agreements import Agreements
 from services.metering.app.billing import Billing
 from services.metering.app.bills import Bills
@@ -18,14 +19,14 @@ from services.metering.app.bundles import Bundles
 from services.metering.app.erasure import Erasure
 from services.metering.app.estimates import Estimates
 from services.metering.app.facts import Facts
-from services.metering.app.fleet import Fleet
+from services.metering.app.fleet import GROUP, Fleet
 from services.metering.app.ingest import Ingest
 from services.metering.app.meters import Meters
 from services.metering.app.people import People
 from services.metering.app.quarantine import Quarantine
 from services.metering.app.refusals import Refusals
 from services.metering.app.usage import Usage
-from services.metering.store.tables import METADATA
+from services.metering.store.tables import DEVICES, METADATA
 
 FULL_NAME = "city.metering.v1.MeteringService"
 
@@ -33,16 +34,17 @@ FULL_NAME = "city.metering.v1.MeteringService"
 def build(ctx: Context) -> Service:
     """Assembles the service; nothing runs before `start`."""
     store = ctx.open_store(METADATA, Path(__file__).parent / "migrations")
-    devices, meters, refusals, facts = Fleet(store, ctx.dial), Meters(store), Refusals(store), Facts(ctx.randomness)
+    registry, fleet = Registry(store, DEVICES, ctx.dial, GROUP), Fleet(store)
+    meters, refusals, facts = Meters(store), Refusals(store), Facts(ctx.randomness)
     people = People(store, ctx.dial, ctx.randomness, ctx.settings.general.zone)
     settings = ctx.settings.metering
-    ingest = Ingest(store, devices, meters, refusals, facts, ctx.clock, ctx.randomness, settings)
+    ingest = Ingest(store, registry, fleet, meters, refusals, facts, ctx.clock, ctx.randomness, settings)
     billing = Billing(store, ctx.ledger, ctx.clock, ctx.randomness)
     bundles = Bundles(store, people, Proofs(ctx.dial), ctx.settings.general.city)
     estimates = Estimates(store, people, facts, ctx.clock, settings.estimate_after_h)
     parts = Parts(
         ingest=ingest,
-        agreements=Agreements(store, devices, ctx.ledger, ctx.clock, ctx.randomness),
+        agreements=Agreements(store, fleet, ctx.ledger, ctx.clock, ctx.randomness),
         usage=Usage(store, people, ctx.clock),
         quarantine=Quarantine(store, people, meters, facts, ctx.clock, ctx.randomness),
         refusals=refusals,
@@ -54,6 +56,10 @@ def build(ctx: Context) -> Service:
     async def estimate() -> None:
         await estimates.run()
 
+    async def start() -> None:
+        await registry.load()
+        await fleet.load()
+
     async def stop() -> None:
         await refusals.flush()
         ingest.close()
@@ -63,7 +69,7 @@ def build(ctx: Context) -> Service:
         store=store,
         servicers=(Servicer(add_MeteringServiceServicer_to_server, MeteringServer(parts), FULL_NAME),),
         subscriptions=(
-            Subscription(fleet.GROUP, (events.IDENTITY_TOPIC,), devices.handle),
+            Subscription(registry.group, (events.IDENTITY_TOPIC,), registry.handle),
             Subscription(erasure.GROUP, (events.IDENTITY_TOPIC,), Erasure(store, people, meters, ctx.clock).handle),
         ),
         jobs=(
@@ -72,6 +78,6 @@ def build(ctx: Context) -> Service:
             Job("finish-drafts", billing.resume, 5.0),
             Job("provable", bundles.mark_provable, 2.0),
         ),
-        start=devices.load,
+        start=start,
         stop=stop,
     )

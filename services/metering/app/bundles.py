@@ -12,6 +12,7 @@ from sqlalchemy import Connection
 from citykit import canonical, merkle
 from citykit.access import Principal
 from citykit.errors import CityError, FailedPrecondition, NotFound
+from citykit.onramp.devices import device_keys
 from citykit.package import commitment
 from citykit.proofs import ENTRIES_MAX, FORMAT, Proofs, package_part
 from citykit.store.port import Store
@@ -23,8 +24,8 @@ from services.metering.store import bills as stored
 from services.metering.store import proofs
 from services.metering.store.bills import BillRow
 from services.metering.store.contracts import tariff
-from services.metering.store.devices import device_keys
 from services.metering.store.proofs import PackageRow
+from services.metering.store.tables import DEVICES
 
 NO_PACKAGES = "no-packages"
 UNPROVEN_MAX = 200
@@ -107,7 +108,7 @@ class Bundles:
         return await self.proofs.log_part(events.READINGS_LOG, [commitment(row.salt, row.content) for row in packages])
 
     async def _device(self, device: str) -> dict[str, Any]:
-        return await self.proofs.device(device, await self.store.read(lambda c: device_keys(c, device)))
+        return await self.proofs.device(device, await self.store.read(lambda c: device_keys(c, DEVICES, device)))
 
 
 def _packages_in(connection: Connection, point: str, spans: Sequence[Span]) -> list[PackageRow]:

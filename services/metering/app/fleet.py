@@ -1,176 +1,56 @@
-"""The devices metering knows, in memory: keys, meter point, limits. Loaded from the store, kept up by identity's events. Called by ingest."""
+"""Which meter point each device measures, in memory: what a package is for. Called by ingest and agreements."""
 
 from __future__ import annotations
 
-import asyncio
-import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-import grpc.aio
-from google.protobuf.message import Message as ProtobufMessage
-
-from city.identity.v1 import events_pb2 as identity_events
-from city.identity.v1 import identity_service_pb2 as identity
-from city.identity.v1.identity_service_pb2_grpc import IdentityServiceStub
-from citykit.bus.events import event_type
-from citykit.bus.port import Record
-from citykit.edge import city_error
-from citykit.errors import NotFound
-from citykit.store.port import Store, Unit
+from citykit.onramp.chain import Refusal
+from citykit.onramp.opening import Rule
+from citykit.onramp.registry import Device
+from citykit.package import ENERGY, Package
+from citykit.store.port import Store
 from services.metering.app.zones import zone_offsets
-from services.metering.domain.chain import Standing
-from services.metering.domain.slots import Offsets
-from services.metering.store.devices import DeviceRow, Key, MeterPointRow, devices, meter_points, put_device
+from services.metering.domain.slots import SLOT_S, Offsets
+from services.metering.store.devices import MeterPointRow, meter_points
 
 GROUP = "metering-devices"
-ABSENT_S = 10.0
-ABSENT_MAX = 10_000
-LOOKUPS_MAX = 64
-_LOOKUPS_AT_ONCE = 8
-_DEVICE_EVENTS: dict[str, type[ProtobufMessage]] = {
-    kind.DESCRIPTOR.full_name: kind
-    for kind in (identity_events.DeviceRegistered, identity_events.DeviceKeyRotated, identity_events.DeviceRevoked)
-}
 
 
 @dataclass(frozen=True, slots=True)
-class Device:
-    """A device as ingest needs it. `meter_point` None: registered, but at no meter point."""
+class Place:
+    """A device at its meter point."""
 
-    id: str
-    standing: Standing
-    keys: tuple[Key, ...]
-    meter_point: MeterPointRow | None
-    offsets: Offsets | None
-
-    def key_for(self, sequence: int) -> Key | None:
-        """The key that signs this sequence number."""
-        return next((key for key in reversed(self.keys) if key.from_sequence <= sequence), None)
+    device: str
+    point: MeterPointRow
+    offsets: Offsets
 
 
 class Fleet:
-    """All devices by id. `monotonic` is machine time, for the memory of absent ones."""
+    """All meter points by device."""
 
-    def __init__(
-        self, store: Store, dial: Callable[[str], grpc.aio.Channel], monotonic: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, store: Store) -> None:
         self._store = store
-        self._dial = dial
-        self._monotonic = monotonic
-        self._rows: dict[str, DeviceRow] = {}
-        self._points: dict[str, MeterPointRow] = {}
-        self._devices: dict[str, Device] = {}
-        self._absent: dict[str, float] = {}
-        self._lookups = asyncio.Semaphore(_LOOKUPS_AT_ONCE)
+        self._places: dict[str, Place] = {}
+        self.rule = Rule(self.place, SLOT_S)
 
     async def load(self) -> None:
         """Reads everything from the store; once, at start."""
-        rows, points = await self._store.read(lambda c: (devices(c), meter_points(c)))
-        self._rows = {row.device: row for row in rows}
-        self._points = {point.device: point for point in points}
-        for row in rows:
-            self._renew(row.device)
-
-    def get(self, device: str) -> Device | None:
-        return self._devices.get(device)
-
-    def __len__(self) -> int:
-        return len(self._devices)
-
-    async def find(self, names: Iterable[str]) -> set[str]:
-        """Asks identity for devices metering has not heard of; the absent are remembered for 10 s.
-
-        Returns:
-            Those beyond the 64 of one call, not asked for.
-        """
-        now = self._monotonic()
-        asked = [name for name in sorted(names) if name not in self._devices and self._absent.get(name, 0.0) <= now]
-        await asyncio.gather(*(self._find(name) for name in asked[:LOOKUPS_MAX]))
-        return set(asked[LOOKUPS_MAX:])
-
-    async def _find(self, device: str) -> None:
-        async with self._lookups:
-            try:
-                await self.renew(device)
-            except NotFound:
-                if len(self._absent) >= ABSENT_MAX:
-                    self._absent.clear()
-                self._absent[device] = self._monotonic() + ABSENT_S
-
-    async def renew(self, device: str) -> None:
-        """Takes over what identity says of the device now.
-
-        Raises:
-            NotFound: identity does not know it.
-            CityError: identity cannot be asked now.
-        """
-        row = await self._ask(device)
-        await self._store.write(lambda unit: put_device(unit, row))
-        self.put(row)
-
-    async def handle(self, records: Sequence[Record]) -> None:
-        """Consumer of identity's events; registrations, rotations and revocations."""
-        names = dict.fromkeys(filter(None, map(_device_of, records)))
-        rows = [row for row in [await self._known(name) for name in names] if row is not None]
-
-        def unit(work: Unit) -> None:
-            fresh = [work.first_time(record, GROUP) for record in records]
-            if any(fresh):
-                for row in rows:
-                    put_device(work, row)
-
-        await self._store.write(unit)
-        for row in rows:
-            self.put(row)
-
-    def put(self, row: DeviceRow) -> None:
-        """Takes over a row that is durable."""
-        self._rows[row.device] = row
-        self._absent.pop(row.device, None)
-        self._renew(row.device)
+        self.put_points(await self._store.read(meter_points))
 
     def put_points(self, points: Sequence[MeterPointRow]) -> None:
         """Takes over meter points that are durable."""
         moved = {point.id for point in points}
-        self._points = {device: point for device, point in self._points.items() if point.id not in moved}
-        self._points.update({point.device: point for point in points})
-        for device in self._devices:
-            self._renew(device)
+        kept = {device: place for device, place in self._places.items() if place.point.id not in moved}
+        fresh = {point.device: Place(point.device, point, zone_offsets(point.zone)) for point in points}
+        self._places = kept | fresh
 
-    def _renew(self, device: str) -> None:
-        row = self._rows.get(device)
-        if row is not None:
-            point = self._points.get(device)
-            offsets = zone_offsets(point.zone) if point else None
-            standing = Standing(row.from_time, row.last_sequence)
-            self._devices[device] = Device(device, standing, row.keys, point, offsets)
-
-    async def _known(self, device: str) -> DeviceRow | None:
-        try:
-            return await self._ask(device)
-        except NotFound:
-            return None
-
-    async def _ask(self, device: str) -> DeviceRow:
-        stub = IdentityServiceStub(self._dial("identity"))
-        try:
-            answer = await stub.GetDevice(identity.GetDeviceRequest(device=device), timeout=10.0)
-        except grpc.aio.AioRpcError as error:
-            raise city_error(error) from None
-        return _row(answer.device)
-
-
-def _row(device: identity.Device) -> DeviceRow:
-    keys = tuple(Key(k.from_sequence, k.public_key, k.algorithm, k.transaction) for k in device.keys)
-    last = device.last_sequence if device.HasField("revoked_at") else None
-    return DeviceRow(device.id, device.registered_at.seconds, last, keys)
-
-
-def _device_of(record: Record) -> str:
-    kind = _DEVICE_EVENTS.get(event_type(record))
-    if kind is None:
-        return ""
-    event = kind()
-    event.ParseFromString(record.value)
-    return str(event.device)  # type: ignore[attr-defined]  # each of the three has it
+    def place(self, device: Device, package: Package) -> Place | Refusal:
+        """Where the device measures, or why its package is not taken."""
+        if package.measure is not ENERGY:
+            return Refusal(
+                "wrong-measure", f"a meter sends energy, not {package.measure.name}; send it to the service it is for"
+            )
+        place = self._places.get(device.id)
+        message = "the device is registered but at no meter point; RegisterMeterPoints first"
+        return place or Refusal("no-meter-point", message)

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from sqlalchemy import Connection
 
 from citykit.store.port import Store
-from services.metering.app.fleet import Device
+from services.metering.app.fleet import Place
 from services.metering.domain import plausibility
 from services.metering.domain.plausibility import Meter
 from services.metering.domain.slots import DAY_S, SLOT_S
@@ -25,11 +25,11 @@ class Meters:
         self._store = store
         self._meters: OrderedDict[str, Meter] = OrderedDict()
 
-    async def load(self, devices: Iterable[Device]) -> None:
-        """Makes sure that the states of `devices` are there."""
-        missing = [device for device in devices if device.id not in self._meters]
+    async def load(self, places: Iterable[Place]) -> None:
+        """Makes sure that the states of the devices there are in memory."""
+        missing = [place for place in places if place.device not in self._meters]
         if missing:
-            self._meters.update(await self._store.read(lambda c: {d.id: _rebuilt(c, d) for d in missing}))
+            self._meters.update(await self._store.read(lambda c: {p.device: _rebuilt(c, p) for p in missing}))
             while len(self._meters) > METERS_MAX:
                 self._meters.popitem(last=False)
 
@@ -53,11 +53,9 @@ class Meters:
         self._meters.pop(device, None)
 
 
-def _rebuilt(connection: Connection, device: Device) -> Meter:
-    point, offsets = device.meter_point, device.offsets
-    assert point is not None and offsets is not None  # noqa: S101 - ingest refuses devices without a meter point before
-    meter = Meter(point.max_slot_wh)
-    readings = stored.recent_readings(connection, device.id, point.id, REBUILD_SLOTS)
-    plausibility.judge(meter, [(slot, wh) for slot, wh, _ in readings], offsets)
-    meter.open = stored.open_reason(connection, device.id)
+def _rebuilt(connection: Connection, place: Place) -> Meter:
+    meter = Meter(place.point.max_slot_wh)
+    readings = stored.recent_readings(connection, place.device, place.point.id, REBUILD_SLOTS)
+    plausibility.judge(meter, [(slot, wh) for slot, wh, _ in readings], place.offsets)
+    meter.open = stored.open_reason(connection, place.device)
     return meter

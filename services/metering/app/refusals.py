@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, delete, func, insert, select, update
 
+from citykit.onramp.chain import Refusal
 from citykit.store.port import Store, Unit
-from services.metering.domain.chain import Refusal
 from services.metering.store.tables import REFUSALS
 
 ROWS_MAX = 1_000

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, delete, select, update
+from sqlalchemy import Connection, delete, select, update
 
 from citykit.bus.port import Message
+from citykit.onramp.chain import DUPLICATE, LATE, Refusal, split_gap
+from citykit.onramp.heads import Chain, chains, placement, set_heads
 from citykit.store.port import Unit
-from services.metering.domain.chain import DUPLICATE, FIRST, LATE, Head, Known, Refusal, place, split_gap
-from services.metering.store.tables import FACTS, GAPS, HEADS, PACKAGES, QUARANTINE, READINGS
+from services.metering.store.tables import CHAINS, FACTS, GAPS, PACKAGES, QUARANTINE, READINGS
 
 ALREADY_MEASURED = "slot-already-measured"
 EPISODE_S = 86_400
@@ -20,9 +21,6 @@ IN_MAX = 500
 _PACKAGE_COLUMNS = ("device", "sequence", "hash", "previous", "content", "salt")
 _READING_COLUMNS = ("meter_point", "slot", "energy_wh", "device", "sequence", "held")
 _FACT_COLUMNS = ("id", "subject", "document", "salt")
-_SET_HEAD = update(HEADS).where(HEADS.c.device == bindparam("of")).values(
-    sequence=bindparam("sequence"), hash=bindparam("hash"), last_slot=bindparam("last_slot")
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,31 +69,22 @@ class Wording:
 
 
 @dataclass(slots=True)
-class _Chain:
-    head: Head
-    last_slot: int
-    new: bool
-    moved: bool = False
-    known: dict[int, Known] = field(default_factory=dict)
-    slots: dict[int, int] = field(default_factory=dict)
-
-
-@dataclass(slots=True)
 class _Rows:
     packages: list[tuple[Any, ...]] = field(default_factory=list)
     readings: list[tuple[Any, ...]] = field(default_factory=list)
     messages: list[Message] = field(default_factory=list)
     facts: list[Fact] = field(default_factory=list)
+    slots: dict[str, dict[int, int]] = field(default_factory=dict)
 
 
 def store_packages(unit: Unit, candidates: Sequence[Candidate], wording: Wording, now: int) -> list[Outcome]:
     """One outcome for each candidate, in order; all accepted ones are durable with the unit."""
-    chains = _chains(unit.connection, {candidate.device for candidate in candidates})
-    rows = _Rows()
-    outcomes = [_take(unit, chains[item.device], item, rows, wording, now) for item in candidates]
+    found = chains(unit.connection, CHAINS, (candidate.device for candidate in candidates))
+    rows = _Rows(slots={device: {} for device in found})
+    outcomes = [_take(unit, found[item.device], item, rows, wording, now) for item in candidates]
     unit.insert_many(PACKAGES, _PACKAGE_COLUMNS, rows.packages)
     unit.insert_many(READINGS, _READING_COLUMNS, rows.readings)
-    _set_heads(unit, chains)
+    set_heads(unit, CHAINS, found.values())
     unit.publish_many(rows.messages)
     add_facts(unit, rows.facts)
     return outcomes
@@ -107,16 +96,15 @@ def add_facts(unit: Unit, facts: Sequence[Fact]) -> None:
     unit.publish_many([fact.message for fact in facts])
 
 
-def _take(unit: Unit, chain: _Chain, item: Candidate, rows: _Rows, wording: Wording, now: int) -> Outcome:
-    known = chain.known if item.sequence > chain.head.sequence else _known(unit.connection, chain, item)
-    placement = place(chain.head, known, item.sequence, item.hash, item.previous)
-    if isinstance(placement, Refusal) or placement == DUPLICATE:
-        return placement
-    if placement == LATE:
+def _take(unit: Unit, chain: Chain, item: Candidate, rows: _Rows, wording: Wording, now: int) -> Outcome:
+    placed = placement(unit.connection, CHAINS, chain, item.sequence, item.hash, item.previous)
+    if isinstance(placed, Refusal) or placed == DUPLICATE:
+        return placed
+    if placed == LATE:
         _fill_gap(unit, item.device, item.sequence)
     elif item.sequence > chain.head.sequence + 1:
         _open_gap(unit, item, chain.head.sequence, rows, wording)
-    held, taken = _verdicts(unit.connection, chain, item)
+    held, taken = _verdicts(unit.connection, chain, item, rows.slots[item.device])
     _add(chain, item, held, taken, rows)
     rows.messages.append(wording.accepted(item, held))
     for reason, count in Counter(filter(None, held)).items():
@@ -124,7 +112,7 @@ def _take(unit: Unit, chain: _Chain, item: Candidate, rows: _Rows, wording: Word
     return Accepted(held)
 
 
-def _add(chain: _Chain, item: Candidate, held: Sequence[str], taken: Collection[int], rows: _Rows) -> None:
+def _add(chain: Chain, item: Candidate, held: Sequence[str], taken: Collection[int], rows: _Rows) -> None:
     key = (item.device, item.sequence)
     rows.packages.append((*key, item.hash, item.previous, item.content, item.salt))
     rows.readings.extend(
@@ -132,53 +120,24 @@ def _add(chain: _Chain, item: Candidate, held: Sequence[str], taken: Collection[
         for (slot, wh), reason in zip(item.readings, held, strict=True)
         if slot not in taken
     )
-    chain.slots.update((slot, wh) for slot, wh in item.readings if slot not in taken)
-    chain.known[item.sequence] = Known(item.hash, item.previous)
-    chain.moved = True
-    chain.last_slot = max(chain.last_slot, item.readings[-1][0])
-    if item.sequence > chain.head.sequence:
-        chain.head = Head(item.sequence, item.hash)
+    rows.slots[item.device].update((slot, wh) for slot, wh in item.readings if slot not in taken)
+    chain.take(item.sequence, item.hash, item.previous, item.readings[-1][0])
 
 
-def _chains(connection: Connection, devices: Iterable[str]) -> dict[str, _Chain]:
-    names = list(devices)
-    found = connection.execute(select(HEADS).where(HEADS.c.device.in_(names))).all()
-    chains = {row.device: _Chain(Head(row.sequence, row.hash), row.last_slot, new=False) for row in found}
-    return {name: chains.get(name) or _Chain(FIRST, -1, new=True) for name in names}
-
-
-def _known(connection: Connection, chain: _Chain, item: Candidate) -> dict[int, Known]:
-    near = (item.sequence - 1, item.sequence, item.sequence + 1)
-    query = select(PACKAGES.c.sequence, PACKAGES.c.hash, PACKAGES.c.previous)
-    found = connection.execute(query.where(PACKAGES.c.device == item.device, PACKAGES.c.sequence.in_(near)))
-    return {row.sequence: Known(row.hash, row.previous) for row in found} | chain.known
-
-
-def _verdicts(connection: Connection, chain: _Chain, item: Candidate) -> tuple[Sequence[str], Collection[int]]:
+def _verdicts(
+    connection: Connection, chain: Chain, item: Candidate, here: dict[int, int]
+) -> tuple[Sequence[str], Collection[int]]:
     """(verdicts, slots of the package that are measured already). What was first stays; a package that contradicts it does not count."""
     first, last = item.readings[0][0], item.readings[-1][0]
-    if first > chain.last_slot:
+    if first > chain.last_time:
         return item.held, ()
     query = select(READINGS.c.slot, READINGS.c.energy_wh).where(
         READINGS.c.meter_point == item.meter_point, READINGS.c.slot.between(first, last)
     )
-    measured = {row.slot: row.energy_wh for row in connection.execute(query)} | chain.slots
+    measured = {row.slot: row.energy_wh for row in connection.execute(query)} | here
     taken = {slot: wh for slot, wh in item.readings if slot in measured}
     contradicts = any(measured[slot] != wh for slot, wh in taken.items())
     return ([ALREADY_MEASURED] * len(item.readings) if contradicts else item.held), taken
-
-
-def _set_heads(unit: Unit, chains: dict[str, _Chain]) -> None:
-    moved = {device: chain for device, chain in chains.items() if chain.moved}
-    fresh = [(d, c.head.sequence, c.head.hash, c.last_slot) for d, c in moved.items() if c.new]
-    unit.insert_many(HEADS, ("device", "sequence", "hash", "last_slot"), fresh)
-    changed = [
-        {"of": d, "sequence": c.head.sequence, "hash": c.head.hash, "last_slot": c.last_slot}
-        for d, c in moved.items()
-        if not c.new
-    ]
-    if changed:
-        unit.execute(_SET_HEAD, changed)
 
 
 def _open_gap(unit: Unit, item: Candidate, after: int, rows: _Rows, wording: Wording) -> None:
@@ -226,12 +185,6 @@ def recent_readings(connection: Connection, device: str, meter_point: str, limit
     )
     rows = connection.execute(query.order_by(READINGS.c.slot.desc()).limit(limit)).all()
     return [(row.slot, row.energy_wh, row.held) for row in reversed(rows)]
-
-
-def heads(connection: Connection, devices: Sequence[str]) -> list[tuple[str, int, bytes]]:
-    """(device, sequence, hash) of the devices that have sent something."""
-    query = select(HEADS.c.device, HEADS.c.sequence, HEADS.c.hash).where(HEADS.c.device.in_(devices))
-    return [(row.device, row.sequence, row.hash) for row in connection.execute(query)]
 
 
 def open_reason(connection: Connection, device: str) -> str:

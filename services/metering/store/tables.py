@@ -4,25 +4,13 @@ from __future__ import annotations
 
 from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData, String, Table
 
+from citykit.onramp.devices import device_tables
+from citykit.onramp.heads import ChainTables
+
 METADATA = MetaData()
 _COUNTER = BigInteger().with_variant(Integer, "sqlite")
 
-DEVICES = Table(
-    "devices",
-    METADATA,
-    Column("device", String, primary_key=True),
-    Column("from_time", BigInteger, nullable=False),
-    Column("last_sequence", BigInteger),
-)
-DEVICE_KEYS = Table(
-    "device_keys",
-    METADATA,
-    Column("device", String, primary_key=True),
-    Column("from_sequence", BigInteger, primary_key=True),
-    Column("public_key", LargeBinary, nullable=False),
-    Column("algorithm", String, nullable=False),
-    Column("ledger_transaction", String, nullable=False),
-)
+DEVICES = device_tables(METADATA)
 METER_POINTS = Table(
     "meter_points",
     METADATA,
@@ -68,6 +56,7 @@ PACKAGES = Table(
     Column("content", LargeBinary, nullable=False),
     Column("salt", LargeBinary, nullable=False),
 )
+CHAINS = ChainTables(HEADS, PACKAGES)
 READINGS = Table(
     "readings",
     METADATA,

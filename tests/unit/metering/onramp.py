@@ -13,17 +13,19 @@ import grpc.aio
 from citykit.clock import ReplayClock
 from citykit.errors import NotFound, Unavailable
 from citykit.ids import seeded_randomness
+from citykit.onramp.devices import DeviceRow, Key, put_device
+from citykit.onramp.registry import Registry
 from citykit.package import NO_PREVIOUS, Ed25519Signer, Reading, package_hash, sign_package
 from citykit.settings import MeteringSettings, StoreSettings
 from citykit.store.port import Unit
 from citykit.store.sqlite import SqliteStore, open_sqlite
 from services.metering.app.facts import Facts
-from services.metering.app.fleet import Fleet
+from services.metering.app.fleet import GROUP, Fleet
 from services.metering.app.ingest import Ingest
 from services.metering.app.meters import Meters
 from services.metering.app.refusals import Refusals
-from services.metering.store.devices import DeviceRow, Key, MeterPointRow, put_device, put_meter_points
-from services.metering.store.tables import METADATA
+from services.metering.store.devices import MeterPointRow, put_meter_points
+from services.metering.store.tables import DEVICES, METADATA
 
 START = 1_475_535_600
 SLOT_S = 1_800
@@ -56,11 +58,11 @@ def device(number: int = 1) -> Device:
     return Device(f"meter-{number:04d}", Ed25519Signer.from_seed(number.to_bytes(32, "big")))
 
 
-class FakeFleet(Fleet):
+class FakeRegistry(Registry):
     """Knows what tests put into it; identity answers from `elsewhere` or is away."""
 
     def __init__(self, store: SqliteStore) -> None:
-        super().__init__(store, _no_dial, monotonic=lambda: 0.0)
+        super().__init__(store, DEVICES, _no_dial, GROUP, monotonic=lambda: 0.0)
         self.elsewhere: dict[str, DeviceRow] = {}
         self.away = False
         self.asked: list[str] = []
@@ -81,7 +83,8 @@ def _no_dial(service: str) -> grpc.aio.Channel:
 @dataclass
 class OnRamp:
     store: SqliteStore
-    fleet: FakeFleet
+    registry: FakeRegistry
+    fleet: Fleet
     meters: Meters
     refusals: Refusals
     ingest: Ingest
@@ -93,13 +96,13 @@ class OnRamp:
         points = [MeterPointRow(point(item.name), item.name, 11_500, "Europe/London") for item in devices]
         for row in rows:
             await self.store.write(partial(_put, row))
-            self.fleet.put(row)
+            self.registry.put(row)
         await self.store.write(lambda unit: put_meter_points(unit, points))
         self.fleet.put_points(points)
 
 
 def _put(row: DeviceRow, unit: Unit) -> None:
-    put_device(unit, row)
+    put_device(unit, DEVICES, row)
 
 
 def point(device_name: str) -> str:
@@ -112,12 +115,13 @@ async def on_ramp(path: Path, settings: MeteringSettings | None = None, *, days:
     clock = ReplayClock(START + days * 86_400)
     store = open_sqlite(path / "metering.db", METADATA, MIGRATIONS, StoreSettings())
     randomness = seeded_randomness(3)
-    fleet, meters, refusals = FakeFleet(store), Meters(store), Refusals(store)
+    registry, fleet, meters, refusals = FakeRegistry(store), Fleet(store), Meters(store), Refusals(store)
+    await registry.load()
     await fleet.load()
     chosen = settings or MeteringSettings()
-    ingest = Ingest(store, fleet, meters, refusals, Facts(randomness), clock, randomness, chosen)
+    ingest = Ingest(store, registry, fleet, meters, refusals, Facts(randomness), clock, randomness, chosen)
     try:
-        yield OnRamp(store, fleet, meters, refusals, ingest, clock)
+        yield OnRamp(store, registry, fleet, meters, refusals, ingest, clock)
     finally:
         ingest.close()
         await store.close()

@@ -12,19 +12,6 @@ from citykit import canonical
 from citykit.errors import InvalidArgument
 from services.metering.app.zones import period_of, year_offsets, zone_offsets
 from services.metering.domain.billing import Gap, gaps_between, half_up, make_bill, step_energy
-from services.metering.domain.chain import (
-    DUPLICATE,
-    FIRST,
-    LATE,
-    NEXT,
-    Head,
-    Known,
-    Refusal,
-    Standing,
-    check_claims,
-    place,
-    split_gap,
-)
 from services.metering.domain.errors import NotBillable, RuleBroken
 from services.metering.domain.estimation import Estimator, lower_median
 from services.metering.domain.slots import (
@@ -155,49 +142,6 @@ def test_offsets_and_periods_out_of_form_are_refused() -> None:
         Period(date(2016, 1, 1), date(2016, 1, 2), 1, 2, "Europe/London", offsets)
     with pytest.raises(InvalidArgument, match="IANA"):
         zone_offsets("Europe/Atlantis")
-
-
-A, B, C = b"a" * 32, b"b" * 32, b"c" * 32
-
-
-@pytest.mark.parametrize(
-    ("head", "known", "package", "expected"),
-    [
-        (FIRST, {}, (1, A, bytes(32)), NEXT),
-        (FIRST, {}, (7, A, B), NEXT),
-        (Head(1, A), {}, (2, B, A), NEXT),
-        (Head(1, A), {}, (2, B, C), "chain-broken"),
-        (Head(1, A), {1: Known(A, bytes(32))}, (1, A, bytes(32)), DUPLICATE),
-        (Head(1, A), {1: Known(A, bytes(32))}, (1, B, bytes(32)), "sequence-replayed"),
-        (Head(3, C), {1: Known(A, bytes(32)), 3: Known(C, B)}, (2, B, A), LATE),
-        (Head(3, C), {1: Known(A, bytes(32)), 3: Known(C, B)}, (2, B, C), "chain-broken"),
-        (Head(3, C), {3: Known(C, B)}, (2, A, A), "chain-broken"),
-        (Head(5, C), {}, (2, A, A), LATE),
-        (Head(5, C), {}, (1, A, A), "chain-broken"),
-    ],
-)
-def test_places_in_the_chain(
-    head: Head, known: dict[int, Known], package: tuple[int, bytes, bytes], expected: str
-) -> None:
-    placement = place(head, known, *package)
-    assert (placement.reason if isinstance(placement, Refusal) else placement) == expected
-
-
-def test_what_is_left_of_a_gap() -> None:
-    assert split_gap(1, 3, 2) == []
-    assert split_gap(1, 6, 2) == [(2, 6)]
-    assert split_gap(1, 6, 4) == [(1, 4), (4, 6)]
-
-
-def test_claims() -> None:
-    standing = Standing(from_time=3_600, last_sequence=4)
-    assert check_claims(standing, 4, 3_600, 7_200, 9_000) is None
-    found = [
-        check_claims(standing, 5, 3_600, 7_200, 9_000),
-        check_claims(standing, 1, 1_800, 7_200, 9_000),
-        check_claims(Standing(0, None), 9, 3_600, 7_200, 8_999),
-    ]
-    assert [item.reason if item else "" for item in found] == ["device-revoked", "before-device", "from-the-future"]
 
 
 def test_the_golden_bill_is_canonical() -> None:

@@ -13,13 +13,14 @@ from sqlalchemy import func, select
 from city.identity.v1 import events_pb2 as identity_events
 from citykit.bus.port import Record
 from citykit.errors import InvalidArgument, ResourceExhausted, Unavailable
+from citykit.onramp.chain import Refusal
+from citykit.onramp.devices import DeviceRow, Key
 from citykit.package import Ed25519Signer, Reading, commitment, sign_package
 from citykit.settings import MeteringSettings
-from services.metering.domain.chain import Refusal
-from services.metering.store.devices import DeviceRow, Key, MeterPointRow, put_meter_points
+from services.metering.store.devices import MeterPointRow, put_meter_points
 from services.metering.store.packages import Accepted
 from services.metering.store.tables import FACTS, GAPS, HEADS, PACKAGES, QUARANTINE, READINGS
-from tests.unit.metering.onramp import SLOT_S, START, FakeFleet, OnRamp, device, on_ramp, point
+from tests.unit.metering.onramp import SLOT_S, START, FakeRegistry, OnRamp, device, on_ramp, point
 
 
 async def rows(ramp: OnRamp, table: Any) -> list[Any]:
@@ -146,7 +147,7 @@ async def test_bad_packages_are_named_and_disturb_no_neighbour(tmp_path: Path) -
 async def test_a_device_without_meter_point_is_told_so(tmp_path: Path) -> None:
     async with on_ramp(tmp_path) as ramp:
         meter = device()
-        ramp.fleet.put(DeviceRow(meter.name, START, None, (meter.key(),)))
+        ramp.registry.put(DeviceRow(meter.name, START, None, (meter.key(),)))
         assert reasons(await ramp.ingest.handle([meter.package([0])])) == ["no-meter-point"]
 
 
@@ -154,18 +155,18 @@ async def test_an_unheard_device_is_asked_for_once_at_identity(tmp_path: Path) -
     async with on_ramp(tmp_path) as ramp:
         meter, absent = device(1), device(2)
         await ramp.register(device(3))
-        ramp.fleet.elsewhere[meter.name] = DeviceRow(meter.name, START, None, (meter.key(),))
+        ramp.registry.elsewhere[meter.name] = DeviceRow(meter.name, START, None, (meter.key(),))
         raws = [meter.package([0]), absent.package([0]), absent.package([1])]
         assert reasons(await ramp.ingest.handle(raws)) == ["no-meter-point", "unknown-device", "unknown-device"]
         await ramp.ingest.handle(raws)
-        assert sorted(ramp.fleet.asked) == [meter.name, absent.name]
+        assert sorted(ramp.registry.asked) == [meter.name, absent.name]
 
 
 async def test_while_identity_is_away_an_unheard_device_waits(tmp_path: Path) -> None:
     async with on_ramp(tmp_path) as ramp:
         known = device(1)
         await ramp.register(known)
-        ramp.fleet.away = True
+        ramp.registry.away = True
         answers = await ramp.ingest.handle([device(2).package([0]), known.package([0])])
         assert reasons(answers) == ["identity-away", "Accepted"]
         assert refused(answers[0]).retry_after_ms == 2_000
@@ -175,7 +176,7 @@ async def test_more_unheard_devices_than_are_looked_up_at_once_wait(tmp_path: Pa
     async with on_ramp(tmp_path) as ramp:
         meters = [device(n) for n in range(1, 101)]
         for meter in meters:
-            ramp.fleet.elsewhere[meter.name] = DeviceRow(meter.name, START, None, (meter.key(),))
+            ramp.registry.elsewhere[meter.name] = DeviceRow(meter.name, START, None, (meter.key(),))
         raws = [meter.package([0]) for meter in meters]
         found = reasons(await ramp.ingest.handle(raws))
         assert (found.count("no-meter-point"), found.count("device-lookup")) == (64, 36)
@@ -290,7 +291,7 @@ async def test_identity_s_events_renew_what_is_known_of_a_device(tmp_path: Path)
         await ramp.register(meter)
         renewed = Ed25519Signer.from_seed(b"n" * 32)
         keys = (meter.key(), Key(2, renewed.public_key, "EdDSA", "11" * 32))
-        ramp.fleet.elsewhere[meter.name] = DeviceRow(meter.name, START, None, keys)
+        ramp.registry.elsewhere[meter.name] = DeviceRow(meter.name, START, None, keys)
         first = meter.package([0])
         meter.signer = renewed
         second, third = meter.package([1]), meter.package([2])
@@ -300,9 +301,9 @@ async def test_identity_s_events_renew_what_is_known_of_a_device(tmp_path: Path)
         records = [Record("city.identity.events.v1", 0, n, "k", event.SerializeToString(), headers) for n in range(2)]
         other = Record("city.identity.events.v1", 0, 9, "k", b"", {"ce_type": b"city.identity.v1.ConsentRecorded"})
         for _ in range(2):
-            await ramp.fleet.handle([*records, other])
+            await ramp.registry.handle([*records, other])
         assert reasons(await ramp.ingest.handle([second, third])) == ["Accepted", "Accepted"]
-        again = FakeFleet(ramp.store)
+        again = FakeRegistry(ramp.store)
         await again.load()
         found = again.get(meter.name)
         assert found is not None
@@ -314,7 +315,7 @@ async def test_a_meter_point_can_get_another_device(tmp_path: Path) -> None:
     async with on_ramp(tmp_path) as ramp:
         old, new = device(1), device(2)
         await ramp.register(old)
-        ramp.fleet.put(DeviceRow(new.name, START, None, (new.key(),)))
+        ramp.registry.put(DeviceRow(new.name, START, None, (new.key(),)))
         await ramp.ingest.handle([old.package([0])])
         moved = [MeterPointRow("mp-0001", new.name, 11_500, "Europe/London")]
         assert await ramp.store.write(lambda unit: put_meter_points(unit, moved)) == 0

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from services.metering.domain.slots import SLOT_S
-
 START_HASH = bytes(32)
 
 NEXT, LATE, DUPLICATE = "next", "late", "duplicate"
@@ -100,23 +98,28 @@ class Standing:
     last_sequence: int | None
 
 
-def check_claims(standing: Standing, sequence: int, first_slot: int, last_slot: int, latest: int) -> Refusal | None:
-    """Refuses packages of a revoked device, and of slots before the device existed or after `latest` (unix seconds)."""
+def check_claims(standing: Standing, sequence: int, first_time: int, end: int, latest: int) -> Refusal | None:
+    """Refuses packages of a revoked device, and of times before the device existed or after `latest`; all in unix seconds.
+
+    Args:
+        first_time: of the first reading; end: when the last one was over.
+        latest: city time and the tolerance.
+    """
     if standing.last_sequence is not None and sequence > standing.last_sequence:
         return Refusal(
             "device-revoked",
             f"the device is revoked; packages after sequence {standing.last_sequence} do not count."
-            " Register the meter's new device and sign with its key",
+            " Register the device that takes its place and sign with its key",
         )
-    if first_slot < standing.from_time:
+    if first_time < standing.from_time:
         return Refusal(
             "before-device",
-            f"a reading at {first_slot} is older than the device's registration ({standing.from_time}); check the device's clock",
+            f"a reading at {first_time} is older than the device's registration ({standing.from_time}); check the device's clock",
         )
-    if last_slot + SLOT_S > latest:
+    if end > latest:
         return Refusal(
             "from-the-future",
-            f"the slot at {last_slot} has not ended by city time ({latest} with the tolerance); set the device's clock,"
-            " and send a slot once it has ended",
+            f"the last reading ends at {end}, which has not come by city time ({latest} with the tolerance);"
+            " set the device's clock, and send a reading once it is over",
         )
     return None

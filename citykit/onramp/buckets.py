@@ -1,11 +1,11 @@
-"""Flood guard: one token bucket a device, in readings and machine time. Called by ingest."""
+"""Flood guard: one token bucket a device, in readings and machine time. Called by `gate`."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 
-from services.metering.domain.chain import Refusal
+from citykit.onramp.chain import Refusal
 
 DEFERRED = "device-rate"
 DEVICES_MAX = 100_000
