@@ -5,16 +5,18 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from verifier import times
 from verifier.canonical import Failure, fields
 from verifier.package import SLOT_S, Package
+from verifier.times import DAY_MINUTES, WEEK_DAYS, day_of
 
 MICRO = 1_000_000
 SLOTS_MAX = 20_000
-_DAY_S, _DAY_MINUTES, _WEEK_DAYS, _EPOCH_WEEKDAY = 86_400, 1_440, 7, 3
+_DAY_S, _EPOCH_WEEKDAY = 86_400, 3
 _OFFSET_MAX = 16 * 3_600
 _PAIR = 2
 _BILL = {
@@ -195,11 +197,11 @@ def require_tariff(tariff: Any, bill: Any) -> str:
     named = (bill["tariff"]["id"], bill["tariff"]["version"], bill["currency"], bill["period"]["zone"])
     if named != (tariff["id"], tariff["version"], tariff["currency"], tariff["zone"]):
         raise Failure("the bill names another tariff, currency or time zone than was published")
-    if _day(tariff["valid_from"], "tariff.valid_from") > _day(bill["period"]["from"], "bill.period.from"):
+    if day_of(tariff["valid_from"], "tariff.valid_from") > day_of(bill["period"]["from"], "bill.period.from"):
         raise Failure(f"the tariff is valid from {tariff['valid_from']} only, after the period began")
     days = timedelta(days=tariff["dispute_days"])
     issued = datetime.fromtimestamp(_issued(bill), UTC)
-    if _day(bill["dispute_until"], "bill.dispute_until") < issued.date() + days - timedelta(days=1):
+    if day_of(bill["dispute_until"], "bill.dispute_until") < issued.date() + days - timedelta(days=1):
         raise Failure("the bill gives less time to dispute it than the tariff promises")
     week_of(tariff)
     return f"{tariff['id']} version {tariff['version']}, published on the ledger"
@@ -212,39 +214,12 @@ def _issued(bill: Any) -> float:
         raise Failure("bill.issued is no time") from None
 
 
-def _day(text: Any, where: str) -> date:
-    try:
-        return date.fromisoformat(text)
-    except (ValueError, TypeError):
-        raise Failure(f"{where} is no date") from None
-
-
 def week_of(tariff: Any) -> list[int]:
     """The band of each minute of the week, Monday first."""
-    week = [-1] * (_WEEK_DAYS * _DAY_MINUTES)
-    for number, band in enumerate(tariff["bands"]):
+    for band in tariff["bands"]:
         fields(band, "a band", name=str, windows=list, steps=list)
-        for window in band["windows"]:
-            fields(window, "a window", days=list, from_minute=int, to_minute=int)
-            for minute in _minutes(window):
-                if week[minute] != -1:
-                    raise Failure(f"the tariff puts minute {minute} of the week in two bands")
-                week[minute] = number
         _require_steps(band)
-    if -1 in week:
-        raise Failure(f"the tariff puts minute {week.index(-1)} of the week in no band")
-    return week
-
-
-def _minutes(window: Any) -> list[int]:
-    start, end = window["from_minute"], window["to_minute"]
-    if (
-        not 0 <= start < end <= _DAY_MINUTES
-        or len(window["days"]) > _WEEK_DAYS
-        or not all(type(day) is int and 0 <= day < _WEEK_DAYS for day in window["days"])
-    ):
-        raise Failure("a window of the tariff is not inside a day")
-    return [day * _DAY_MINUTES + minute for day in window["days"] for minute in range(start, end)]
+    return times.week_of(tariff["bands"])
 
 
 def _require_steps(band: Any) -> None:
@@ -266,10 +241,10 @@ def lines_of(bill: Any, tariff: Any, energy_wh: dict[int, int]) -> list[dict[str
     sums = [[0, 0] for _ in tariff["bands"]]
     for slot, energy in energy_wh.items():
         local = slot + offset_at(offsets, slot)
-        minute = (local // _DAY_S + _EPOCH_WEEKDAY) % _WEEK_DAYS * _DAY_MINUTES + local % _DAY_S // 60
+        minute = (local // _DAY_S + _EPOCH_WEEKDAY) % WEEK_DAYS * DAY_MINUTES + local % _DAY_S // 60
         sums[week[minute]][0] += energy
         sums[week[minute]][1] += 1
-    days = (_day(bill["period"]["to"], "bill.period.to") - _day(bill["period"]["from"], "bill.period.from")).days
+    days = (day_of(bill["period"]["to"], "bill.period.to") - day_of(bill["period"]["from"], "bill.period.from")).days
     lines = [
         line
         for band, (energy, slots) in zip(tariff["bands"], sums, strict=True)
@@ -325,9 +300,9 @@ def require_run(args: Any, bill: Any) -> None:
     if args["tariff"] != {key: bill["tariff"][key] for key in ("id", "version")}:
         raise Failure("the billing run was for another tariff")
     start, _, end = args["period"].partition("/")
-    first, last = _day(start, "the run's period"), _day(end, "the run's period")
+    first, last = day_of(start, "the run's period"), day_of(end, "the run's period")
     period = bill["period"]
-    if not first <= _day(period["from"], "bill.period.from") < _day(period["to"], "bill.period.to") <= last:
+    if not first <= day_of(period["from"], "bill.period.from") < day_of(period["to"], "bill.period.to") <= last:
         raise Failure(f"the billing run was for {args['period']}, the bill is for {period['from']}/{period['to']}")
 
 
