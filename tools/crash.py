@@ -1,8 +1,9 @@
 """`make crash N=25`: kills the city with SIGKILL at random moments under load and checks what it kept.
 
 `python -m tools.crash N [--seed S] [--state DIR]`. A set of devices of its own sends packages to the running city and remembers every ACK.
-After each kill: every acknowledged package is stored once with the same bytes, no entry stands twice in a log, no bill or run twice, and
-ledger and logs verify. At the end the city settles, and every stored package is in the log. Exit codes: 0 all held, 1 something did not.
+After each kill: every acknowledged package is stored once with the same bytes, every stored fact is in its log or on the way there, no entry
+stands twice in a log, no bill or run twice, and ledger and logs verify. At the end the running city brings all that was acknowledged into
+the logs and anchors it, and stops clean. Exit codes: 0 all held, 1 something did not.
 """
 
 from __future__ import annotations
@@ -16,12 +17,11 @@ import secrets
 import shutil
 import signal
 import socket
-import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import sha256
@@ -36,13 +36,11 @@ from city.metering.v1.metering_service_pb2_grpc import MeteringServiceStub
 from city.simulation.v1 import simulation_service_pb2 as simulation
 from city.simulation.v1.simulation_service_pb2_grpc import SimulationServiceStub
 from citykit.access import ServiceTokens, bearer_client_interceptors
-from citykit.ledger.local import check_ledger
-from citykit.merkle_log import MerkleLog
-from citykit.package import Ed25519Signer, Reading, commitment, package_hash, sign_package
+from citykit.package import Ed25519Signer, Reading, package_hash, sign_package
 from citykit.run import service_token_seed, socket_path
-from services.notary.check import check_logs
 from simulation.calendar import SLOT_S
 from simulation.neighbourhood import Neighbourhood
+from tools.crash_checks import Acknowledged, settled, violations
 
 SEED = 7
 SPEED = 50_000
@@ -53,7 +51,6 @@ _EARLY_AFTER_S, _LIVE_AFTER_S, _LIVE_WAIT_S = (0.3, 5.0), (0.05, 3.0), 60.0
 _CALL_S = 20.0
 _SETTLE_S = 180.0
 _PACKAGE_MAX = 48
-_LOGS = ("metering.readings", "metering.events", "identity.events")
 
 
 @dataclass
@@ -98,6 +95,9 @@ class Load:
         ]
         self.refused: dict[str, int] = {}
         self.live = asyncio.Event()
+
+    def acknowledged(self) -> Acknowledged:
+        return Acknowledged({client.name: client.acknowledged for client in self.clients})
 
     async def run(self) -> None:
         """Goes on until cancelled; every failure of a call is a city that is away."""
@@ -191,65 +191,6 @@ def kill(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-# --- what must hold -----------------------------------------------------------------------------------
-
-
-def violations(state: Path, clients: Sequence[Client], *, settled: bool) -> Iterator[str]:
-    """What does not hold in a stopped city's files."""
-    yield from (str(finding) for finding in check_ledger(state / "ledger") if (state / "ledger" / "blocks").exists())
-    if (state / "metering" / "metering.db").exists():
-        with contextlib.closing(_open(state / "metering" / "metering.db")) as database:
-            yield from _package_violations(database, clients)
-            yield from _bill_violations(database)
-            if (state / "notary" / "notary.db").exists():
-                yield from _log_violations(state, database, settled=settled)
-
-
-def _package_violations(database: sqlite3.Connection, clients: Sequence[Client]) -> Iterator[str]:
-    stored = {
-        (device, sequence): bytes(digest)
-        for device, sequence, digest in database.execute("SELECT device, sequence, hash FROM packages")
-    }
-    for client in clients:
-        for sequence, digest in client.acknowledged.items():
-            if stored.get((client.name, sequence)) != digest:
-                yield f"{client.name}: the acknowledged package {sequence} is lost or another"
-    readings = database.execute("SELECT COUNT(*), COUNT(DISTINCT meter_point || '/' || slot) FROM readings").fetchone()
-    if readings[0] != readings[1]:
-        yield "a slot was counted twice"
-
-
-def _bill_violations(database: sqlite3.Connection) -> Iterator[str]:
-    twice = database.execute(
-        "SELECT contract, period, COUNT(*) FROM (SELECT contract, from_date || '/' || to_date AS period FROM bills WHERE corrects = '')"
-        " GROUP BY contract, period HAVING COUNT(*) > 1"
-    ).fetchall()
-    yield from (f"contract {contract} has {count} bills for {period}" for contract, period, count in twice)
-
-
-def _log_violations(state: Path, database: sqlite3.Connection, *, settled: bool) -> Iterator[str]:
-    yield from (str(finding) for finding in check_logs(state).findings)
-    entries: dict[str, list[bytes]] = {}
-    with contextlib.closing(_open(state / "notary" / "notary.db")) as notary:
-        sizes = dict(notary.execute("SELECT log, size FROM logs").fetchall())
-    for log in _LOGS:
-        merkle_log = MerkleLog(state / "notary" / "logs" / log, sizes.get(log, 0))
-        entries[log] = merkle_log.entries(0, merkle_log.size)
-        merkle_log.close()
-        if len(entries[log]) != len(set(entries[log])):
-            yield f"the log {log} holds an entry twice"
-    known = {commitment(salt, content) for salt, content in database.execute("SELECT salt, content FROM packages")}
-    logged = set(entries["metering.readings"])
-    if logged - known:
-        yield f"the log holds {len(logged - known)} entries of no stored package"
-    if settled and known - logged:
-        yield f"{len(known - logged)} stored packages never came into the log"
-
-
-def _open(path: Path) -> sqlite3.Connection:
-    return sqlite3.connect(path)
-
-
 # --- the run ------------------------------------------------------------------------------------------
 
 
@@ -266,7 +207,7 @@ async def crash(count: int, seed: int, state: Path) -> list[str]:
         kill(process)
         await _end(sending)
         found = [f"the city ended by itself with {early}"] if early is not None else []
-        found += violations(state, load.clients, settled=False)
+        found += violations(state, load.acknowledged(), proven=False)
         acknowledged = sum(len(client.acknowledged) for client in load.clients)
         print(
             f"kill {number + 1:>3}/{count} {when}: {acknowledged} packages acknowledged, {len(found)} violations",
@@ -285,6 +226,11 @@ async def _settle(state: Path, load: Load, log: Path) -> list[str]:
         await asyncio.wait_for(load.live.wait(), _LIVE_WAIT_S)
     await _watch(process, 3.0)
     await _end(sending)
+    if not await settled(state, _SETTLE_S):
+        kill(process)
+        return [
+            f"what was acknowledged did not come into the logs and anchors within {_SETTLE_S:.0f} s of a running city"
+        ]
     process.send_signal(signal.SIGINT)
     try:
         await asyncio.to_thread(process.wait, _SETTLE_S)
@@ -295,7 +241,7 @@ async def _settle(state: Path, load: Load, log: Path) -> list[str]:
         return [f"the city ended with exit code {process.returncode} after Ctrl-C"]
     if not any(client.acknowledged for client in load.clients):
         return [f"no package was ever acknowledged ({load.refused}); nothing was tested"]
-    return list(violations(state, load.clients, settled=True))
+    return list(violations(state, load.acknowledged(), proven=True))
 
 
 async def _moment(process: subprocess.Popen[bytes], load: Load, source: random.Random) -> str:
