@@ -5,9 +5,6 @@ Written from the specification alone: it shares code neither with the servers no
 
 from __future__ import annotations
 
-import base64
-import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
 from hashlib import sha256
@@ -15,14 +12,48 @@ from itertools import pairwise
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from tests.unit.verifier.bundlebytes import (
+    CITY,
+    DEVICE,
+    DeviceKey,
+    b64,
+    canonical,
+    cbor,
+    checkpoint,
+    commit,
+    consistency,
+    evidence,
+    log_part,
+    package,
+    proof,
+    root,
+    secret,
+    senml,
+    trust,
+)
 
-CITY, DEVICE, ZONE = "provable.city/example", "meter-001", "Europe/London"
-ORIGIN = f"{CITY}/metering.readings"
+__all__ = [
+    "DeviceKey",
+    "bill_bundle",
+    "bill_document",
+    "canonical",
+    "cbor",
+    "checkpoint",
+    "commit",
+    "consistency",
+    "event_bundle",
+    "package",
+    "package_bundle",
+    "packages_of",
+    "proof",
+    "root",
+    "secret",
+    "senml",
+    "trust",
+    "with_bill",
+]
+
+ZONE = "Europe/London"
 FROM, TO = date(2016, 10, 29), date(2016, 10, 31)
 SLOT_S = 1_800
 TARIFF: dict[str, Any] = {
@@ -35,197 +66,6 @@ TARIFF: dict[str, Any] = {
     ],
     "standing_micro_per_day": 24_600_000, "vat_basis_points": 500, "estimation": "profile-v1", "contact": {},
 }  # fmt: skip
-
-
-def canonical(value: Any) -> bytes:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
-
-
-def b64(data: bytes) -> str:
-    return base64.b64encode(data).decode()
-
-
-# --- keys, all from the seed --------------------------------------------------------------------------
-
-
-def secret(seed: int, name: str) -> bytes:
-    return sha256(f"{seed} {name}".encode()).digest()
-
-
-def ed25519(seed: int, name: str) -> Ed25519PrivateKey:
-    return Ed25519PrivateKey.from_private_bytes(secret(seed, name))
-
-
-def public(key: Ed25519PrivateKey) -> bytes:
-    return key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
-
-
-def key_id(key: Ed25519PrivateKey) -> str:
-    return sha256(public(key)).hexdigest()[:16]
-
-
-@dataclass(frozen=True)
-class DeviceKey:
-    """A device's key of either algorithm."""
-
-    seed: int
-    algorithm: str = "EdDSA"
-
-    def _p256(self) -> ec.EllipticCurvePrivateKey:
-        return ec.derive_private_key(int.from_bytes(secret(self.seed, DEVICE), "big") >> 1, ec.SECP256R1())
-
-    def public(self) -> bytes:
-        if self.algorithm == "EdDSA":
-            return public(ed25519(self.seed, DEVICE))
-        return self._p256().public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
-
-    def sign(self, message: bytes) -> bytes:
-        if self.algorithm == "EdDSA":
-            return ed25519(self.seed, DEVICE).sign(message)
-        r, s = decode_dss_signature(self._p256().sign(message, ec.ECDSA(hashes.SHA256())))
-        return r.to_bytes(32, "big") + s.to_bytes(32, "big")
-
-
-# --- packages: CBOR, COSE_Sign1, SenML ----------------------------------------------------------------
-
-
-def _head(major: int, argument: int) -> bytes:
-    if argument < 24:
-        return bytes([major << 5 | argument])
-    width = next(width for width in (1, 2, 4, 8) if argument < 1 << 8 * width)
-    return bytes([major << 5 | {1: 24, 2: 25, 4: 26, 8: 27}[width]]) + argument.to_bytes(width, "big")
-
-
-def cbor(value: Any) -> bytes:
-    """Deterministic CBOR of integers, byte and text strings, lists and maps."""
-    if isinstance(value, int):
-        return _head(0, value) if value >= 0 else _head(1, -1 - value)
-    if isinstance(value, bytes):
-        return _head(2, len(value)) + value
-    if isinstance(value, str):
-        return _head(3, len(value.encode())) + value.encode()
-    if isinstance(value, list):
-        return _head(4, len(value)) + b"".join(cbor(item) for item in value)
-    pairs = sorted((cbor(key), cbor(item)) for key, item in value.items())
-    return _head(5, len(pairs)) + b"".join(key + item for key, item in pairs)
-
-
-def senml(readings: Sequence[tuple[int, int]], device: str = DEVICE) -> list[dict[int, Any]]:
-    """The pack of (start of slot, Wh)."""
-    base = readings[0][0]
-    records: list[dict[int, Any]] = [
-        {0: "energy", 2: value, **({6: slot - base} if slot != base else {})} for slot, value in readings
-    ]
-    records[0] |= {-2: f"urn:dev:city:{device}:", -3: base, -4: "Wh"}
-    return records
-
-
-def package(
-    key: DeviceKey, sequence: int, previous: bytes, pack: Any, *, header: dict[int, Any] | None = None, tag: int = 18
-) -> bytes:
-    """One signed package; `pack` is any value, so that a test can sign nonsense. `header` overrides single labels."""
-    labels = {
-        1: {"EdDSA": -8, "ES256": -7}[key.algorithm],
-        3: 112,
-        4: DEVICE.encode(),
-        -65537: sequence,
-        -65538: previous,
-    }
-    protected, payload = cbor(labels | (header or {})), cbor(pack)
-    signature = key.sign(cbor(["Signature1", protected, b"", payload]))
-    return _head(6, tag) + cbor([protected, {}, payload, signature])
-
-
-# --- trees, notes, ledger -----------------------------------------------------------------------------
-
-
-def commit(salt: bytes, content: bytes) -> bytes:
-    return sha256(b"city.commitment.v1\n" + salt + content).digest()
-
-
-def _split(count: int) -> int:
-    half = 1
-    while half * 2 < count:
-        half *= 2
-    return half
-
-
-def root(entries: Sequence[bytes]) -> bytes:
-    """RFC 6962, 2.1."""
-    if not entries:
-        return sha256(b"").digest()
-    if len(entries) == 1:
-        return sha256(b"\x00" + entries[0]).digest()
-    half = _split(len(entries))
-    return sha256(b"\x01" + root(entries[:half]) + root(entries[half:])).digest()
-
-
-def proof(entries: Sequence[bytes], indexes: Sequence[int]) -> dict[str, Any]:
-    def walk(low: int, high: int) -> list[str]:
-        if not any(low <= index < high for index in indexes):
-            return [root(entries[low:high]).hex()]
-        if high - low == 1:
-            return []
-        middle = low + _split(high - low)
-        return walk(low, middle) + walk(middle, high)
-
-    return {"size": len(entries), "indexes": sorted(indexes), "hashes": walk(0, len(entries))}
-
-
-def consistency(entries: Sequence[bytes], first: int) -> dict[str, Any]:
-    """RFC 6962, 2.1.2."""
-
-    def subproof(size: int, low: int, high: int, whole: bool) -> list[str]:
-        if size == high - low:
-            return [] if whole else [root(entries[low:high]).hex()]
-        half = _split(high - low)
-        if size <= half:
-            return [*subproof(size, low, low + half, whole), root(entries[low + half : high]).hex()]
-        return [*subproof(size - half, low + half, high, False), root(entries[low : low + half]).hex()]
-
-    return {"from": first, "to": len(entries), "hashes": subproof(first, 0, len(entries), True)}
-
-
-def checkpoint(seed: int, entries: Sequence[bytes]) -> str:
-    key = ed25519(seed, ORIGIN)
-    text = f"{ORIGIN}\n{len(entries)}\n{b64(root(entries))}\n"
-    identifier = sha256(ORIGIN.encode() + b"\n\x01" + public(key)).digest()[:4]
-    return f"{text}\n— {ORIGIN} {b64(identifier + key.sign(text.encode()))}\n"
-
-
-def evidence(seed: int, contract: str, function: str, submitter: str, args: dict[str, Any]) -> dict[str, Any]:
-    """Evidence of a transaction in the middle of a block of three."""
-    transaction: dict[str, Any] = {
-        "args": args, "channel": "city", "contract": contract, "function": function, "submitter": submitter, "events": [],
-        "id": secret(seed, f"{contract}.{function}").hex(), "reads": [], "writes": [], "result": None, "time": "2016-11-08T00:00:00Z",
-    }  # fmt: skip
-    endorser, orderer = ed25519(seed, "endorser"), ed25519(seed, "orderer")
-    signed = b64(endorser.sign(b"city.endorsement.v1\n" + canonical(transaction)))
-    envelope = {
-        "transaction": transaction, "code": "VALID",
-        "endorsements": [{"key": key_id(endorser), "organisation": "city", "signature": signed}],
-    }  # fmt: skip
-    block = [b"before", canonical(envelope), b"after"]
-    header = {
-        "channel": "city", "number": 7, "previous": "00" * 32, "data": root(block).hex(), "count": 3, "time": "2016-11-08T00:00:01Z",
-    }  # fmt: skip
-    signature = {"key": key_id(orderer), "signature": b64(orderer.sign(b"city.block.v1\n" + canonical(header)))}
-    return {
-        "type": "embedded.v1", "envelope": envelope, "index": 1, "path": proof(block, [1]), "header": header, "signature": signature,
-    }  # fmt: skip
-
-
-def trust(seed: int) -> dict[str, Any]:
-    """The trust file of the seed's city."""
-    return {
-        "format": "city.trust.v1", "city": CITY, "witnesses": [], "known": [],
-        "ledger": {
-            "type": "embedded.v1", "channel": "city", "policy": {"endorsements": 1}, "note": "an example",
-            "endorsers": [{"organisation": "city", "key": public(ed25519(seed, "endorser")).hex()}],
-            "orderers": [{"key": public(ed25519(seed, "orderer")).hex()}],
-        },
-        "logs": [{"origin": ORIGIN, "key": public(ed25519(seed, ORIGIN)).hex()}],
-    }  # fmt: skip
 
 
 # --- the bill -----------------------------------------------------------------------------------------
@@ -336,14 +176,6 @@ def packages_of(recipe: Recipe) -> dict[int, bytes]:
     return made
 
 
-def _log_part(recipe: Recipe, entries: Sequence[bytes], indexes: Sequence[int]) -> dict[str, Any]:
-    head = {"origin": ORIGIN, "size": len(entries), "root": root(entries).hex(), "proof": []}
-    return {
-        "origin": ORIGIN, "checkpoint": checkpoint(recipe.seed, entries), "proof": proof(entries, indexes),
-        "anchor": evidence(recipe.seed, "anchors", "record", "notary", {"heads": [head]}),
-    }  # fmt: skip
-
-
 def package_bundle(recipe: Recipe) -> dict[str, Any]:
     """Kind "package": each package that was not lost, at every second place of the log."""
     kept = {sequence: data for sequence, data in packages_of(recipe).items() if sequence not in recipe.left_out}
@@ -366,7 +198,7 @@ def package_bundle(recipe: Recipe) -> dict[str, Any]:
         earlier = {"checkpoint": older, "consistency": consistency(entries, recipe.earlier)}
     return {
         "format": "city.bundle.v1", "kind": "package", "city": CITY, "earlier": earlier, "packages": items,
-        "log": _log_part(recipe, entries, [item["index"] for item in items]),
+        "log": log_part(recipe.seed, entries, [item["index"] for item in items]),
         "devices": [{"id": DEVICE, "keys": [{**key, "registered": registered}]}],
     }  # fmt: skip
 
@@ -417,5 +249,5 @@ def event_bundle(recipe: Recipe) -> dict[str, Any]:
     entries[3] = commit(salt, canonical(event))
     return {
         "format": "city.bundle.v1", "kind": "event", "city": CITY, "earlier": None, "event": event, "salt": salt.hex(), "index": 3,
-        "log": _log_part(recipe, entries, [3]),
+        "log": log_part(recipe.seed, entries, [3]),
     }  # fmt: skip
