@@ -60,10 +60,29 @@ export async function ask(path, who = null, options = {}) {
   }
 }
 
+const newKey = () => crypto.randomUUID?.() ?? String(Math.random());
+
 /** Sends JSON. */
-export function tell(method, path, who, body) {
-  const headers = { "Content-Type": "application/json", "Idempotency-Key": crypto.randomUUID?.() ?? String(Math.random()) };
+export function tell(method, path, who, body, key = newKey()) {
+  const headers = { "Content-Type": "application/json", "Idempotency-Key": key };
   return ask(path, who, { method, headers, body: JSON.stringify(body) });
+}
+
+const TRIES = 3;
+const PAUSE_MS = 500;
+const UNSURE = [0, 503, 504];
+
+/** Does something once, however often it must be asked: a retry carries the same key. */
+export async function act(path, who, body = {}) {
+  const key = newKey();
+  for (let round = 1; ; round += 1) {
+    try {
+      return await tell("POST", path, who, body, key);
+    } catch (error) {
+      if (round === TRIES || !UNSURE.includes(error.status)) throw error;
+      await new Promise((resolve) => setTimeout(resolve, PAUSE_MS));
+    }
+  }
 }
 
 /** Every row of a paged list, at most 20 pages. */

@@ -1,4 +1,4 @@
-// Two small SVG charts: an area over time and bars with marks. Pointer and arrow keys move a cursor whose value is said in words.
+// Three small SVG charts: an area over time, bars with marks, a forecast with its band. Pointer and arrow keys move a cursor whose value is said in words.
 
 import { el, svg } from "./dom.js";
 
@@ -103,6 +103,28 @@ export function areaChart(host, points, options) {
     return [
       svg("path", { class: "area", d: `${path}L${at.x(points.length - 1)} ${base}L${at.x(0)} ${base}Z` }),
       svg("path", { class: "line", d: path }),
+    ];
+  });
+}
+
+const through = (at, points, value) => points.map((point, index) => (value(point) === null ? "" : `${at.x(index).toFixed(1)} ${at.y(value(point)).toFixed(1)}`));
+const joined = (places) => places.reduce((path, place, index) => (place ? `${path}${index && places[index - 1] ? "L" : "M"}${place}` : path), "");
+
+/** A forecast. Points: {time, value, low, high, came}; `came` is null where nothing was counted. `now`: unix seconds. */
+export function bandChart(host, points, options) {
+  draw(host, points, options, (at) => {
+    const upper = through(at, points, (point) => point.high);
+    const lower = through(at, points, (point) => point.low).reverse();
+    const past = points.filter((point) => point.time + 1_800 <= options.now).length;
+    const came = points.map((point, index) => (point.came === null ? null : svg("circle", { class: "came", cx: at.x(index), cy: at.y(point.came), r: 2.5 })));
+    const here = EDGE.left + (past / points.length) * at.plot.width;
+    return [
+      svg("path", { class: "band", d: `M${[...upper, ...lower].join("L")}Z` }),
+      svg("path", { class: "line expected", d: joined(through(at, points, (point) => point.value)) }),
+      svg("path", { class: "line came", d: joined(through(at, points, (point) => point.came)) }),
+      ...came.filter(Boolean),
+      svg("line", { class: "now", x1: here, x2: here, y1: EDGE.top, y2: EDGE.top + at.plot.height }),
+      svg("text", { class: "now-text", x: here + 5, y: EDGE.top + 9 }, "now"),
     ];
   });
 }

@@ -67,6 +67,15 @@ export function when(time, style) {
   return formats[style].format(typeof time === "number" ? time * 1000 : new Date(time));
 }
 
+const DAYS = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"];
+
+/** Weekday (Monday is 0) and minute of the local day. */
+export function localMinute(time) {
+  formats.minute ??= new Intl.DateTimeFormat("en-GB", { weekday: "short", hour: "2-digit", minute: "2-digit", timeZone: zone, hourCycle: "h23" });
+  const part = Object.fromEntries(formats.minute.formatToParts(time * 1000).map(({ type, value }) => [type, value]));
+  return { weekday: DAYS.indexOf(part.weekday), minute: Number(part.hour) * 60 + Number(part.minute) };
+}
+
 /** A local date (2016-10-04) without a zone. */
 export function plainDate(text) {
   return new Intl.DateTimeFormat("en-GB", { ...STYLES.date, timeZone: "UTC" }).format(new Date(`${text}T00:00:00Z`));
@@ -81,6 +90,8 @@ export function everyHours(time, hours) {
 /** A list that may grow long: it scrolls by itself and by keyboard. */
 export const scrolling = (name, list) => el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": name }, list);
 
+/** Unix seconds as RFC 3339. */
+export const rfc = (time) => new Date(time * 1000).toISOString().replace(".000", "");
 export const seconds = (text) => Math.floor(Date.parse(text) / 1000);
 export const plural = (count, one, many) => `${number(count)} ${count === 1 ? one : many}`;
 export const short = (hash) => `${hash.slice(0, 8)}…`;
@@ -92,3 +103,23 @@ export function failed(error, retry) {
 }
 
 export const empty = (text) => el("p", { class: "muted empty" }, text);
+
+/** A button that does something once at a time and says in words what went wrong. */
+export function doing(name, action, attributes = {}) {
+  const note = el("span", { class: "small wrong", role: "alert" });
+  const button = el("button", { type: "button", ...attributes, onclick: async () => {
+    note.textContent = "";
+    button.disabled = true;
+    try {
+      await action();
+    } catch (error) {
+      note.textContent = error.message;
+    } finally {
+      button.disabled = false;
+    }
+  } }, name);
+  return el("span", { class: "save" }, button, note);
+}
+
+/** A choice of [value, words]. */
+export const choices = (rows, chosen) => rows.map(([value, words]) => el("option", { value, selected: value === chosen }, words));

@@ -2,8 +2,9 @@
 
 import { all, ask, save } from "./api.js";
 import { barChart } from "./chart.js";
-import { checkBill, forgetCheck } from "./check.js";
-import { byId, el, empty, everyHours, failed, kwh, money, number, plainDate, plural, put, say, scrolling, seconds, svg, when } from "./dom.js";
+import { check, forgetCheck } from "./check.js";
+import { byId, doing, el, empty, everyHours, failed, kwh, money, number, plainDate, plural, put, rfc, say, scrolling, seconds, svg, when } from "./dom.js";
+import { openPayments, showBillPayment } from "./payments.js";
 
 const PERIODS = {
   day: { span: 86_400, resolution: "slot", label: (point) => everyHours(point.time, 3), style: "moment" },
@@ -39,7 +40,7 @@ export async function openHome(login, cityTime) {
   wire();
   showLegend();
   showDownloads();
-  await Promise.all([loadUsage(), loadBill(), loadAccesses()]);
+  await Promise.all([loadUsage(), loadBill(), loadAccesses(), openPayments(who, () => now)]);
   return true;
 }
 
@@ -72,7 +73,6 @@ const range = () => {
   const to = Math.floor(now / 1800) * 1800 - back * span;
   return { from: to - span, to };
 };
-const rfc = (time) => new Date(time * 1000).toISOString().replace(".000", "");
 
 /** Usage of the chosen period. */
 export async function loadUsage() {
@@ -124,7 +124,7 @@ export async function loadBill() {
     if (key === shownBill) return undefined;
     const text = await ask(`/api/v1/bills/${encodeURIComponent(bill.id)}/document`, who);
     shownBill = key;
-    forgetCheck();
+    forgetCheck("check");
     showBill(bill, text);
   } catch (error) {
     if (!shownBill) put("bill", failed(error, loadBill));
@@ -147,27 +147,22 @@ function showBill(bill, text) {
   const rows = text.lines.map((line) => el("tr", {},
     el("th", { scope: "row" }, lineName(line), el("span", { class: "muted small" }, lineNote(line))), el("td", {}, money(line.amount_minor, text.currency))));
   const total = el("tr", { class: "total" }, el("th", { scope: "row" }, "Total"), el("td", {}, money(text.total_minor, text.currency)));
-  const button = el("button", { type: "button", class: "primary", id: "check-button", disabled: !bill.provable, onclick: () => checkBill(who, bill) }, "Check this");
+  const button = el("button", { type: "button", class: "primary", id: "check-button", disabled: !bill.provable, onclick: () => checkBill(bill) }, "Check this");
   put("bill",
     el("p", { class: "amount figure" }, money(text.total_minor, text.currency)),
     el("p", { class: "muted" }, `${plainDate(text.period.from)} up to ${plainDate(text.period.to)} · due ${plainDate(text.due)} · can be disputed until ${plainDate(text.dispute_until)}`),
     el("table", { class: "lines" }, el("tbody", {}, ...rows, total)),
     el("p", { class: "small muted" }, `${number(text.measured)} of ${number(text.slots)} half hours measured and signed, ${number(text.estimated.length)} estimated (${text.tariff.id}, version ${text.tariff.version}).`),
     corrected(bill),
-    el("div", { class: "actions" }, button, saveButton("Proof bundle", `/api/v1/bills/${encodeURIComponent(bill.id)}/bundle`, "bundle.json"), saveButton("Trust file", "/trust.json", "trust.json")),
+    el("div", { class: "actions" }, button, doing("Proof bundle", () => save(`/api/v1/bills/${encodeURIComponent(bill.id)}/bundle`, who, "bundle.json")), doing("Trust file", () => save("/trust.json", null, "trust.json"))),
+    el("div", { id: "bill-pay" }),
     bill.provable ? null : el("p", { class: "small" }, "Its proof is ready once its readings and its run are anchored: a few seconds."));
+  showBillPayment(bill);
 }
+
+const checkBill = (bill) => check("check", "The proof of my bill, step by step", who, `/api/v1/bills/${encodeURIComponent(bill.id)}/check`, byId("check-button"));
 
 const corrected = (bill) => (bill.corrects ? el("p", { class: "notice" }, `This bill corrects ${bill.corrects}.`) : "");
-
-function saveButton(name, path, filename) {
-  const note = el("span", { class: "small", role: "status" });
-  const button = el("button", { type: "button", onclick: async () => {
-    note.textContent = "";
-    await save(path, path.startsWith("/api") ? who : null, filename).catch((error) => { note.textContent = error.message; });
-  } }, name);
-  return el("span", { class: "save" }, button, note);
-}
 
 function showDownloads() {
   const day = () => rfc(Math.floor(now / 86_400) * 86_400);
@@ -177,17 +172,8 @@ function showDownloads() {
   put("downloads",
     el("p", { class: "small muted" }, "Your last 35 days, in forms other programs read."),
     el("div", { class: "actions" },
-      lazySave("Green Button (XML)", () => `/api/v1/meter-points/${point}/green-button?${span()}`, "green-button.xml"),
-      lazySave("All that is held about me", () => "/api/v1/me/export", "my-data.json")));
-}
-
-function lazySave(name, path, filename) {
-  const note = el("span", { class: "small", role: "status" });
-  const button = el("button", { type: "button", onclick: async () => {
-    note.textContent = "";
-    await save(path(), who, filename).catch((error) => { note.textContent = error.message; });
-  } }, name);
-  return el("span", { class: "save" }, button, note);
+      doing("Green Button (XML)", () => save(`/api/v1/meter-points/${point}/green-button?${span()}`, who, "green-button.xml")),
+      doing("All that is held about me", () => save("/api/v1/me/export", who, "my-data.json"))));
 }
 
 /** Who looked at the resident's data, newest first. */

@@ -3,15 +3,19 @@
 import { watch } from "./api.js";
 import { loadCity, loadLoad, loadNeighbourhood, loadStates, showLive, slotOf } from "./city.js";
 import { loadFaults, loadQuarantine, loadRefusals, updateFaults } from "./control.js";
-import { byId, empty, failed, put, say } from "./dom.js";
+import { byId, empty, failed, put, say, seconds } from "./dom.js";
 import { loadAccesses, loadBill, loadUsage, openHome, setNow } from "./home.js";
+import { loadCalibration, loadLots, setOperator, showParking } from "./lots.js";
+import { openFind, openPark, setClock } from "./park.js";
+import { loadPayments } from "./payments.js";
+import { followReservation } from "./reservation.js";
 import { finishSignIn, ME, signIn } from "./session.js";
 
 const DEMO = { resident: "resident:ada", operator: "staff:operator" };
 const WAITING = { resident: "Sign in to see your usage, your bills and their proofs.", operator: "For operators, after signing in." };
 const FRESH_MS = 4_000;
 
-const view = { city: null, map: false, who: {}, home: false, control: false, live: null, busy: false, slot: 0, refreshed: 0, rounds: 0 };
+const view = { city: null, map: false, who: {}, home: false, control: false, parking: false, park: false, live: null, busy: false, slot: 0, refreshed: 0, rounds: 0 };
 
 async function start() {
   put("home-state", empty("Opening."));
@@ -39,6 +43,9 @@ function onLive(live) {
   byId("connection").hidden = true;
   document.body.classList.remove("stale");
   showLive(live);
+  showParking(live);
+  setClock(seconds(live.city_time), live.replay?.phase === "live" ? live.replay.speed : 1);
+  followReservation();
   if (live.replay) updateFaults(live.replay);
   refresh();
 }
@@ -64,12 +71,37 @@ async function refresh() {
 async function round() {
   const waiting = view.city?.mode === "demo" && !(view.map && view.city.demo_logins.length);
   if (!view.city || waiting) await openCity().catch(() => undefined);
-  await Promise.allSettled([openControl(), openResident()]);
+  await Promise.allSettled([openControl(), openResident(), openParking()]);
   const slot = slotOf(view.live);
   if (slot === view.slot) return;
   view.slot = slot;
   view.rounds += 1;
-  await Promise.allSettled([loadLoad(), view.control && freshControl(), view.home && freshHome()]);
+  await Promise.allSettled([loadLoad(), view.control && freshControl(), view.home && freshHome(), view.parking && loadLots(view.live.city_time), view.parking && loadCalibration()]);
+}
+
+/** Car parks for everyone; for a resident, who may reserve, a little more. A city without any has no such section. */
+async function openParking() {
+  if (!view.city) return;
+  try {
+    if (!view.parking && !(view.parking = await loadLots(view.live.city_time))) return put("parking-state", empty("No car parks yet: the city is still being set up."));
+    if (view.who.operator) setOperator(view.who.operator);
+    if (byId("parking-body").hidden) showCarParks();
+    if (view.who.resident && !view.park) {
+      await openPark(view.who.resident);
+      view.park = true;
+    }
+  } catch (error) {
+    if (error.reason === "service-absent") byId("parking").hidden = byId("nav-parking").hidden = true;
+    else put("parking-state", failed(error, openParking));
+  }
+}
+
+function showCarParks() {
+  put("parking-state");
+  byId("parking-body").hidden = false;
+  if (view.city.mode === "demo") say("lots-note", "Choose a lot to see it, or a spot to walk to. Positions are simulated: the source has none.");
+  openFind();
+  return loadCalibration().catch(() => undefined);
 }
 
 async function openControl() {
@@ -106,7 +138,7 @@ const freshControl = () => Promise.all([loadQuarantine(view.who.operator), loadR
 
 function freshHome() {
   setNow(view.live.city_time);
-  const often = [loadUsage(), loadBill()];
+  const often = [loadUsage(), loadBill(), loadPayments()];
   return Promise.all(view.rounds % 5 ? often : [...often, loadAccesses()]);
 }
 

@@ -1,0 +1,140 @@
+// Finding a place: where, when, how long; then the advice with its reasons, and a button to reserve.
+
+import { ask } from "./api.js";
+import { byId, choices, doing, el, empty, failed, money, number, plural, put, rfc, say, when } from "./dom.js";
+import { choose, onSpotChosen, places, showPin } from "./lots.js";
+import { METHODS } from "./payments.js";
+import { openReservations, reserve } from "./reservation.js";
+
+const QUARTER = 900;
+const SPOT = "spot";
+const ARRIVALS = [[0, "as soon as possible"], [3_600, "in 1 hour"], [7_200, "in 2 hours"], [21_600, "in 6 hours"], [43_200, "in 12 hours"], [86_400, "in a day"]];
+const STAYS = [[30, "30 minutes"], [60, "1 hour"], [120, "2 hours"], [240, "4 hours"], [480, "8 hours"], [720, "12 hours"]];
+const WALKS = [[5, "5 minutes"], [10, "10 minutes"], [15, "15 minutes"], [30, "30 minutes"]];
+const FAST = 60;
+/** City seconds a second from which on two hours are over before one has read this. */
+const LEAD_S = 2;
+/** Seconds between pressing a button and the city acting on it. */
+
+const clock = { city: 0, at: 0, speed: 1 };
+let who = null;
+let spot = null;
+
+/** City time now, also between two events of the stream. */
+export const cityNow = () => clock.city + ((performance.now() - clock.at) / 1000) * clock.speed;
+
+/** From the live stream. */
+export function setClock(city, speed) {
+  const first = !clock.at;
+  Object.assign(clock, { city, speed, at: performance.now() });
+  if (first) setDefaults();
+}
+
+/** Once the lots are known. */
+export function openFind() {
+  const rows = places().map((lot) => [lot.id, `near ${lot.name}`]);
+  const kept = byId("find-place").value || rows[0][0];
+  byId("find-place").replaceChildren(...choices([[SPOT, "the spot I choose on the map"], ...rows], kept));
+  byId("find-place").onchange = placeChanged;
+  byId("find").onsubmit = (event) => {
+    event.preventDefault();
+    find();
+  };
+  byId("lot-near").onclick = near;
+  onSpotChosen(choseSpot);
+  placeChanged();
+}
+
+function setDefaults() {
+  const fast = clock.speed > FAST;
+  byId("find-arrival").replaceChildren(...choices(ARRIVALS, 0));
+  byId("find-stay").replaceChildren(...choices(STAYS, fast ? 480 : 120));
+  byId("find-walk").replaceChildren(...choices(WALKS, 15));
+  say("find-speed", fast ? `City time runs ${number(clock.speed)} times as fast: 8 hours pass in ${Math.round(28_800 / clock.speed)} seconds.` : "");
+}
+
+/** Whoever may reserve. */
+export async function openPark(login) {
+  who = login;
+  byId("find-pay-field").hidden = false;
+  byId("find-pay").replaceChildren(...choices(METHODS, METHODS[0][0]));
+  await openReservations(who);
+}
+
+function near() {
+  byId("find-place").value = byId("lot-card").dataset.lot;
+  placeChanged();
+  byId("find-place").focus();
+}
+
+function choseSpot(place) {
+  spot = place;
+  byId("find-place").value = SPOT;
+  placeChanged();
+}
+
+const destination = () => {
+  const value = byId("find-place").value;
+  return value === SPOT ? spot : places().find((lot) => lot.id === value);
+};
+
+function placeChanged() {
+  const place = destination();
+  if (place) showPin(place);
+}
+
+/** Arrival and departure, whole quarters: at once means the quarter we are in, or the next we can still reach. */
+function span() {
+  const lead = LEAD_S * clock.speed;
+  const wanted = Number(byId("find-arrival").value);
+  const soonest = lead < QUARTER / 3 ? Math.floor(cityNow() / QUARTER) : Math.ceil((cityNow() + lead) / QUARTER);
+  const from = soonest * QUARTER + wanted;
+  return { from, to: from + Math.max(QUARTER, Number(byId("find-stay").value) * 60) };
+}
+
+async function find() {
+  const place = destination();
+  if (!place) return put("advice", el("p", { class: "notice" }, "Choose a spot on the map first, or a car park from the list."));
+  const { from, to } = span();
+  byId("find-button").disabled = true;
+  try {
+    const asked = new URLSearchParams({
+      latitude_e7: place.latitude_e7, longitude_e7: place.longitude_e7, arrival: rfc(from), stay_minutes: (to - from) / 60,
+      walk_minutes_max: byId("find-walk").value, count: 3,
+    });
+    showAdvice((await ask(`/api/v1/parking/advice?${asked}`)).advice, from, to);
+  } catch (error) {
+    put("advice", failed(error, find));
+  } finally {
+    byId("find-button").disabled = false;
+  }
+  return undefined;
+}
+
+function showAdvice(advice, from, to) {
+  if (!advice.length) return put("advice", empty("No car park within that walk has a fair chance of a free bay then. Walk further, or come at another time."));
+  const words = `Arriving ${when(from, "moment")}, leaving ${when(to, "moment")}`;
+  return put("advice", el("p", { class: "small muted" }, words), el("ol", { class: "entries" }, ...advice.map(entry)));
+}
+
+function entry(one, index) {
+  const name = el("button", { type: "button", class: "plain", onclick: () => choose(one.lot) }, one.name);
+  const sure = el("span", { class: one.probability_milli < 700 ? "tag warn" : "tag good" }, `${Math.floor(one.probability_milli / 10)} % sure`);
+  return el("li", { class: "advice" },
+    el("div", { class: "split" }, el("h3", {}, `${index + 1}. `, name), sure),
+    el("p", {}, `${money(one.price_minor, one.currency)} · ${plural(one.walk_minutes, "minute", "minutes")} on foot`),
+    el("ul", { class: "reasons small muted" }, ...one.reasons.map((reason) => el("li", {}, reason))),
+    action(one, index));
+}
+
+function action(one, index) {
+  if (!one.reservable) return el("p", { class: "small muted" }, "No bay to reserve here: first come, first served.");
+  if (!who) return el("p", { class: "small muted" }, "Sign in to reserve a bay.");
+  return el("div", { class: "actions" }, doing("Reserve", () => take(one), { class: index ? "" : "primary" }));
+}
+
+/** The span is taken anew: with a fast clock the one of the advice is over. */
+function take(one) {
+  choose(one.lot);
+  return reserve(one, span(), byId("find-pay").value);
+}
