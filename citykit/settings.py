@@ -86,6 +86,7 @@ class ParkingSettings:
 class PaymentsSettings:
     provider_url: str = limited("", "where the payment provider is reached; empty: no cards, transfers only")
     provider_secret_file: str = limited("", "file with the key shared with the provider, for calls and callbacks")
+    currency: str = limited("GBP", "ISO 4217 currency the provider settles in; payments in another are refused")
     provider_timeout_s: float = limited(5.0, "how long one call to the provider may take", low=0.1, high=60)
     retry_s: float = limited(2.0, "seconds (machine time) between two questions about an unknown outcome", low=0.05)
 

@@ -970,6 +970,8 @@ class Bill(google.protobuf.message.Message):
     DOCUMENT_JSON_FIELD_NUMBER: builtins.int
     RUN_FIELD_NUMBER: builtins.int
     PROVABLE_FIELD_NUMBER: builtins.int
+    PAID_FIELD_NUMBER: builtins.int
+    PAYMENT_FIELD_NUMBER: builtins.int
     id: builtins.str
     meter_point: builtins.str
     from_date: builtins.str
@@ -984,6 +986,10 @@ class Bill(google.protobuf.message.Message):
     run: builtins.str
     provable: builtins.bool
     """True when its packages and its run are anchored, so that a bundle can be had."""
+    paid: builtins.bool
+    """True while a payment of it was captured and not given back in full."""
+    payment: builtins.str
+    """That payment; empty where there was none."""
     @property
     def issued_at(self) -> google.protobuf.timestamp_pb2.Timestamp: ...
     def __init__(
@@ -1001,11 +1007,54 @@ class Bill(google.protobuf.message.Message):
         document_json: builtins.str = ...,
         run: builtins.str = ...,
         provable: builtins.bool = ...,
+        paid: builtins.bool = ...,
+        payment: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["issued_at", b"issued_at"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["corrected_by", b"corrected_by", "corrects", b"corrects", "currency", b"currency", "document_json", b"document_json", "from_date", b"from_date", "id", b"id", "issued_at", b"issued_at", "meter_point", b"meter_point", "provable", b"provable", "run", b"run", "to_date", b"to_date", "total_minor", b"total_minor"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["corrected_by", b"corrected_by", "corrects", b"corrects", "currency", b"currency", "document_json", b"document_json", "from_date", b"from_date", "id", b"id", "issued_at", b"issued_at", "meter_point", b"meter_point", "paid", b"paid", "payment", b"payment", "provable", b"provable", "run", b"run", "to_date", b"to_date", "total_minor", b"total_minor"]) -> None: ...
 
 Global___Bill: typing_extensions.TypeAlias = Bill
+
+@typing.final
+class GetBillDueRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    BILL_FIELD_NUMBER: builtins.int
+    bill: builtins.str
+    def __init__(
+        self,
+        *,
+        bill: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["bill", b"bill"]) -> None: ...
+
+Global___GetBillDueRequest: typing_extensions.TypeAlias = GetBillDueRequest
+
+@typing.final
+class GetBillDueResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TOTAL_MINOR_FIELD_NUMBER: builtins.int
+    CURRENCY_FIELD_NUMBER: builtins.int
+    DUE_DATE_FIELD_NUMBER: builtins.int
+    PAID_FIELD_NUMBER: builtins.int
+    total_minor: builtins.int
+    """The bill's total less what was paid of the bills it corrects; 0 where nothing is due or it is paid."""
+    currency: builtins.str
+    due_date: builtins.str
+    """Local date."""
+    paid: builtins.bool
+    def __init__(
+        self,
+        *,
+        total_minor: builtins.int = ...,
+        currency: builtins.str = ...,
+        due_date: builtins.str = ...,
+        paid: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["currency", b"currency", "due_date", b"due_date", "paid", b"paid", "total_minor", b"total_minor"]) -> None: ...
+
+Global___GetBillDueResponse: typing_extensions.TypeAlias = GetBillDueResponse
 
 @typing.final
 class RunBillingRequest(google.protobuf.message.Message):

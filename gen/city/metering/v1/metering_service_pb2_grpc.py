@@ -134,6 +134,11 @@ class MeteringServiceStub(object):
                 request_serializer=city_dot_metering_dot_v1_dot_metering__service__pb2.GetBillRequest.SerializeToString,
                 response_deserializer=city_dot_metering_dot_v1_dot_metering__service__pb2.GetBillResponse.FromString,
                 _registered_method=True)
+        self.GetBillDue = channel.unary_unary(
+                '/city.metering.v1.MeteringService/GetBillDue',
+                request_serializer=city_dot_metering_dot_v1_dot_metering__service__pb2.GetBillDueRequest.SerializeToString,
+                response_deserializer=city_dot_metering_dot_v1_dot_metering__service__pb2.GetBillDueResponse.FromString,
+                _registered_method=True)
         self.CorrectBill = channel.unary_unary(
                 '/city.metering.v1.MeteringService/CorrectBill',
                 request_serializer=city_dot_metering_dot_v1_dot_metering__service__pb2.CorrectBillRequest.SerializeToString,
@@ -289,6 +294,13 @@ class MeteringServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetBillDue(self, request, context):
+        """What is still to be paid of a bill, for payments: no more than the sum is told.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CorrectBill(self, request, context):
         """Issues a new document that replaces a bill after late or released readings.
         """
@@ -419,6 +431,11 @@ def add_MeteringServiceServicer_to_server(servicer, server):
                     servicer.GetBill,
                     request_deserializer=city_dot_metering_dot_v1_dot_metering__service__pb2.GetBillRequest.FromString,
                     response_serializer=city_dot_metering_dot_v1_dot_metering__service__pb2.GetBillResponse.SerializeToString,
+            ),
+            'GetBillDue': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetBillDue,
+                    request_deserializer=city_dot_metering_dot_v1_dot_metering__service__pb2.GetBillDueRequest.FromString,
+                    response_serializer=city_dot_metering_dot_v1_dot_metering__service__pb2.GetBillDueResponse.SerializeToString,
             ),
             'CorrectBill': grpc.unary_unary_rpc_method_handler(
                     servicer.CorrectBill,
@@ -981,6 +998,33 @@ class MeteringService(object):
             '/city.metering.v1.MeteringService/GetBill',
             city_dot_metering_dot_v1_dot_metering__service__pb2.GetBillRequest.SerializeToString,
             city_dot_metering_dot_v1_dot_metering__service__pb2.GetBillResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetBillDue(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/city.metering.v1.MeteringService/GetBillDue',
+            city_dot_metering_dot_v1_dot_metering__service__pb2.GetBillDueRequest.SerializeToString,
+            city_dot_metering_dot_v1_dot_metering__service__pb2.GetBillDueResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -345,6 +345,22 @@ _MeteringServiceGetBillType = typing_extensions.TypeVar(
     ],
 )
 
+_MeteringServiceGetBillDueType = typing_extensions.TypeVar(
+    '_MeteringServiceGetBillDueType',
+    grpc.UnaryUnaryMultiCallable[
+        city.metering.v1.metering_service_pb2.GetBillDueRequest,
+        city.metering.v1.metering_service_pb2.GetBillDueResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        city.metering.v1.metering_service_pb2.GetBillDueRequest,
+        city.metering.v1.metering_service_pb2.GetBillDueResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        city.metering.v1.metering_service_pb2.GetBillDueRequest,
+        city.metering.v1.metering_service_pb2.GetBillDueResponse,
+    ],
+)
+
 _MeteringServiceCorrectBillType = typing_extensions.TypeVar(
     '_MeteringServiceCorrectBillType',
     grpc.UnaryUnaryMultiCallable[
@@ -409,7 +425,7 @@ _MeteringServiceDownloadGreenButtonType = typing_extensions.TypeVar(
     ],
 )
 
-class MeteringServiceStub(typing.Generic[_MeteringServiceIngestType, _MeteringServiceListChainHeadsType, _MeteringServiceRegisterMeterPointsType, _MeteringServiceCreateContractType, _MeteringServiceEndContractType, _MeteringServiceListMyContractsType, _MeteringServicePublishTariffType, _MeteringServiceListTariffsType, _MeteringServiceGetUsageType, _MeteringServiceGetCityLoadType, _MeteringServiceListMeterStatesType, _MeteringServiceListQuarantineType, _MeteringServiceReleaseDeviceType, _MeteringServiceListRefusalsType, _MeteringServiceCreateAppealType, _MeteringServiceListAppealsType, _MeteringServiceDecideAppealType, _MeteringServiceRunBillingType, _MeteringServiceListBillsType, _MeteringServiceGetBillType, _MeteringServiceCorrectBillType, _MeteringServiceGetBillBundleType, _MeteringServiceGetReadingsBundleType, _MeteringServiceDownloadGreenButtonType]):
+class MeteringServiceStub(typing.Generic[_MeteringServiceIngestType, _MeteringServiceListChainHeadsType, _MeteringServiceRegisterMeterPointsType, _MeteringServiceCreateContractType, _MeteringServiceEndContractType, _MeteringServiceListMyContractsType, _MeteringServicePublishTariffType, _MeteringServiceListTariffsType, _MeteringServiceGetUsageType, _MeteringServiceGetCityLoadType, _MeteringServiceListMeterStatesType, _MeteringServiceListQuarantineType, _MeteringServiceReleaseDeviceType, _MeteringServiceListRefusalsType, _MeteringServiceCreateAppealType, _MeteringServiceListAppealsType, _MeteringServiceDecideAppealType, _MeteringServiceRunBillingType, _MeteringServiceListBillsType, _MeteringServiceGetBillType, _MeteringServiceGetBillDueType, _MeteringServiceCorrectBillType, _MeteringServiceGetBillBundleType, _MeteringServiceGetReadingsBundleType, _MeteringServiceDownloadGreenButtonType]):
     @typing.overload
     def __init__(self: MeteringServiceStub[
         grpc.StreamStreamMultiCallable[
@@ -491,6 +507,10 @@ class MeteringServiceStub(typing.Generic[_MeteringServiceIngestType, _MeteringSe
         grpc.UnaryUnaryMultiCallable[
             city.metering.v1.metering_service_pb2.GetBillRequest,
             city.metering.v1.metering_service_pb2.GetBillResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            city.metering.v1.metering_service_pb2.GetBillDueRequest,
+            city.metering.v1.metering_service_pb2.GetBillDueResponse,
         ],
         grpc.UnaryUnaryMultiCallable[
             city.metering.v1.metering_service_pb2.CorrectBillRequest,
@@ -593,6 +613,10 @@ class MeteringServiceStub(typing.Generic[_MeteringServiceIngestType, _MeteringSe
             city.metering.v1.metering_service_pb2.GetBillResponse,
         ],
         grpc.aio.UnaryUnaryMultiCallable[
+            city.metering.v1.metering_service_pb2.GetBillDueRequest,
+            city.metering.v1.metering_service_pb2.GetBillDueResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
             city.metering.v1.metering_service_pb2.CorrectBillRequest,
             city.metering.v1.metering_service_pb2.CorrectBillResponse,
         ],
@@ -659,6 +683,9 @@ class MeteringServiceStub(typing.Generic[_MeteringServiceIngestType, _MeteringSe
     ListBills: _MeteringServiceListBillsType
 
     GetBill: _MeteringServiceGetBillType
+
+    GetBillDue: _MeteringServiceGetBillDueType
+    """What is still to be paid of a bill, for payments: no more than the sum is told."""
 
     CorrectBill: _MeteringServiceCorrectBillType
     """Issues a new document that replaces a bill after late or released readings."""
@@ -752,6 +779,10 @@ MeteringServiceAsyncStub: typing_extensions.TypeAlias = MeteringServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
         city.metering.v1.metering_service_pb2.GetBillRequest,
         city.metering.v1.metering_service_pb2.GetBillResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        city.metering.v1.metering_service_pb2.GetBillDueRequest,
+        city.metering.v1.metering_service_pb2.GetBillDueResponse,
     ],
     grpc.aio.UnaryUnaryMultiCallable[
         city.metering.v1.metering_service_pb2.CorrectBillRequest,
@@ -921,6 +952,14 @@ class MeteringServiceServicer(metaclass=abc.ABCMeta):
         request: city.metering.v1.metering_service_pb2.GetBillRequest,
         context: _ServicerContext,
     ) -> typing.Union[city.metering.v1.metering_service_pb2.GetBillResponse, collections.abc.Awaitable[city.metering.v1.metering_service_pb2.GetBillResponse]]: ...
+
+    @abc.abstractmethod
+    def GetBillDue(
+        self,
+        request: city.metering.v1.metering_service_pb2.GetBillDueRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[city.metering.v1.metering_service_pb2.GetBillDueResponse, collections.abc.Awaitable[city.metering.v1.metering_service_pb2.GetBillDueResponse]]:
+        """What is still to be paid of a bill, for payments: no more than the sum is told."""
 
     @abc.abstractmethod
     def CorrectBill(

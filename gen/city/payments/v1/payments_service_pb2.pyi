@@ -691,13 +691,45 @@ class GetReceiptResponse(google.protobuf.message.Message):
 Global___GetReceiptResponse: typing_extensions.TypeAlias = GetReceiptResponse
 
 @typing.final
+class GetReceiptBundleRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PAYMENT_FIELD_NUMBER: builtins.int
+    payment: builtins.str
+    def __init__(
+        self,
+        *,
+        payment: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["payment", b"payment"]) -> None: ...
+
+Global___GetReceiptBundleRequest: typing_extensions.TypeAlias = GetReceiptBundleRequest
+
+@typing.final
+class GetReceiptBundleResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    BUNDLE_JSON_FIELD_NUMBER: builtins.int
+    bundle_json: builtins.bytes
+    def __init__(
+        self,
+        *,
+        bundle_json: builtins.bytes = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["bundle_json", b"bundle_json"]) -> None: ...
+
+Global___GetReceiptBundleResponse: typing_extensions.TypeAlias = GetReceiptBundleResponse
+
+@typing.final
 class GetStatementBundleRequest(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     FROM_TIME_FIELD_NUMBER: builtins.int
     TO_TIME_FIELD_NUMBER: builtins.int
     @property
-    def from_time(self) -> google.protobuf.timestamp_pb2.Timestamp: ...
+    def from_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """Widened to whole days of UTC."""
+
     @property
     def to_time(self) -> google.protobuf.timestamp_pb2.Timestamp: ...
     def __init__(

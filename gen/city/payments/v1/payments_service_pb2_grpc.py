@@ -94,6 +94,11 @@ class PaymentsServiceStub(object):
                 request_serializer=city_dot_payments_dot_v1_dot_payments__service__pb2.GetReceiptRequest.SerializeToString,
                 response_deserializer=city_dot_payments_dot_v1_dot_payments__service__pb2.GetReceiptResponse.FromString,
                 _registered_method=True)
+        self.GetReceiptBundle = channel.unary_unary(
+                '/city.payments.v1.PaymentsService/GetReceiptBundle',
+                request_serializer=city_dot_payments_dot_v1_dot_payments__service__pb2.GetReceiptBundleRequest.SerializeToString,
+                response_deserializer=city_dot_payments_dot_v1_dot_payments__service__pb2.GetReceiptBundleResponse.FromString,
+                _registered_method=True)
         self.GetStatementBundle = channel.unary_unary(
                 '/city.payments.v1.PaymentsService/GetStatementBundle',
                 request_serializer=city_dot_payments_dot_v1_dot_payments__service__pb2.GetStatementBundleRequest.SerializeToString,
@@ -200,6 +205,13 @@ class PaymentsServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetReceiptBundle(self, request, context):
+        """The proof bundle of an own payment's receipt, newest version: kind `event`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetStatementBundle(self, request, context):
         """The proof bundle of a resident's account over a time range: one JSON file for the offline verifier.
         """
@@ -290,6 +302,11 @@ def add_PaymentsServiceServicer_to_server(servicer, server):
                     servicer.GetReceipt,
                     request_deserializer=city_dot_payments_dot_v1_dot_payments__service__pb2.GetReceiptRequest.FromString,
                     response_serializer=city_dot_payments_dot_v1_dot_payments__service__pb2.GetReceiptResponse.SerializeToString,
+            ),
+            'GetReceiptBundle': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetReceiptBundle,
+                    request_deserializer=city_dot_payments_dot_v1_dot_payments__service__pb2.GetReceiptBundleRequest.FromString,
+                    response_serializer=city_dot_payments_dot_v1_dot_payments__service__pb2.GetReceiptBundleResponse.SerializeToString,
             ),
             'GetStatementBundle': grpc.unary_unary_rpc_method_handler(
                     servicer.GetStatementBundle,
@@ -636,6 +653,33 @@ class PaymentsService(object):
             '/city.payments.v1.PaymentsService/GetReceipt',
             city_dot_payments_dot_v1_dot_payments__service__pb2.GetReceiptRequest.SerializeToString,
             city_dot_payments_dot_v1_dot_payments__service__pb2.GetReceiptResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetReceiptBundle(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/city.payments.v1.PaymentsService/GetReceiptBundle',
+            city_dot_payments_dot_v1_dot_payments__service__pb2.GetReceiptBundleRequest.SerializeToString,
+            city_dot_payments_dot_v1_dot_payments__service__pb2.GetReceiptBundleResponse.FromString,
             options,
             channel_credentials,
             insecure,

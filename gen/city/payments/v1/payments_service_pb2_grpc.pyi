@@ -217,6 +217,22 @@ _PaymentsServiceGetReceiptType = typing_extensions.TypeVar(
     ],
 )
 
+_PaymentsServiceGetReceiptBundleType = typing_extensions.TypeVar(
+    '_PaymentsServiceGetReceiptBundleType',
+    grpc.UnaryUnaryMultiCallable[
+        city.payments.v1.payments_service_pb2.GetReceiptBundleRequest,
+        city.payments.v1.payments_service_pb2.GetReceiptBundleResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        city.payments.v1.payments_service_pb2.GetReceiptBundleRequest,
+        city.payments.v1.payments_service_pb2.GetReceiptBundleResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        city.payments.v1.payments_service_pb2.GetReceiptBundleRequest,
+        city.payments.v1.payments_service_pb2.GetReceiptBundleResponse,
+    ],
+)
+
 _PaymentsServiceGetStatementBundleType = typing_extensions.TypeVar(
     '_PaymentsServiceGetStatementBundleType',
     grpc.UnaryUnaryMultiCallable[
@@ -281,7 +297,7 @@ _PaymentsServiceGetBooksType = typing_extensions.TypeVar(
     ],
 )
 
-class PaymentsServiceStub(typing.Generic[_PaymentsServiceCreateAccountsType, _PaymentsServiceGetAccountType, _PaymentsServiceCreateTransfersType, _PaymentsServiceCreateMandateType, _PaymentsServiceAuthoriseType, _PaymentsServiceCaptureType, _PaymentsServiceVoidPaymentType, _PaymentsServiceRefundType, _PaymentsServicePayBillType, _PaymentsServiceGetPaymentType, _PaymentsServiceListPaymentsType, _PaymentsServiceGetReceiptType, _PaymentsServiceGetStatementBundleType, _PaymentsServiceReceiveCallbackType, _PaymentsServiceGetReconciliationType, _PaymentsServiceGetBooksType]):
+class PaymentsServiceStub(typing.Generic[_PaymentsServiceCreateAccountsType, _PaymentsServiceGetAccountType, _PaymentsServiceCreateTransfersType, _PaymentsServiceCreateMandateType, _PaymentsServiceAuthoriseType, _PaymentsServiceCaptureType, _PaymentsServiceVoidPaymentType, _PaymentsServiceRefundType, _PaymentsServicePayBillType, _PaymentsServiceGetPaymentType, _PaymentsServiceListPaymentsType, _PaymentsServiceGetReceiptType, _PaymentsServiceGetReceiptBundleType, _PaymentsServiceGetStatementBundleType, _PaymentsServiceReceiveCallbackType, _PaymentsServiceGetReconciliationType, _PaymentsServiceGetBooksType]):
     @typing.overload
     def __init__(self: PaymentsServiceStub[
         grpc.UnaryUnaryMultiCallable[
@@ -331,6 +347,10 @@ class PaymentsServiceStub(typing.Generic[_PaymentsServiceCreateAccountsType, _Pa
         grpc.UnaryUnaryMultiCallable[
             city.payments.v1.payments_service_pb2.GetReceiptRequest,
             city.payments.v1.payments_service_pb2.GetReceiptResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            city.payments.v1.payments_service_pb2.GetReceiptBundleRequest,
+            city.payments.v1.payments_service_pb2.GetReceiptBundleResponse,
         ],
         grpc.UnaryUnaryMultiCallable[
             city.payments.v1.payments_service_pb2.GetStatementBundleRequest,
@@ -401,6 +421,10 @@ class PaymentsServiceStub(typing.Generic[_PaymentsServiceCreateAccountsType, _Pa
             city.payments.v1.payments_service_pb2.GetReceiptResponse,
         ],
         grpc.aio.UnaryUnaryMultiCallable[
+            city.payments.v1.payments_service_pb2.GetReceiptBundleRequest,
+            city.payments.v1.payments_service_pb2.GetReceiptBundleResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
             city.payments.v1.payments_service_pb2.GetStatementBundleRequest,
             city.payments.v1.payments_service_pb2.GetStatementBundleResponse,
         ],
@@ -450,6 +474,9 @@ class PaymentsServiceStub(typing.Generic[_PaymentsServiceCreateAccountsType, _Pa
 
     GetReceipt: _PaymentsServiceGetReceiptType
     """The signed-off receipt of a captured payment: document, salt and commitment, for bundles of the payee."""
+
+    GetReceiptBundle: _PaymentsServiceGetReceiptBundleType
+    """The proof bundle of an own payment's receipt, newest version: kind `event`."""
 
     GetStatementBundle: _PaymentsServiceGetStatementBundleType
     """The proof bundle of a resident's account over a time range: one JSON file for the offline verifier."""
@@ -511,6 +538,10 @@ PaymentsServiceAsyncStub: typing_extensions.TypeAlias = PaymentsServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
         city.payments.v1.payments_service_pb2.GetReceiptRequest,
         city.payments.v1.payments_service_pb2.GetReceiptResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        city.payments.v1.payments_service_pb2.GetReceiptBundleRequest,
+        city.payments.v1.payments_service_pb2.GetReceiptBundleResponse,
     ],
     grpc.aio.UnaryUnaryMultiCallable[
         city.payments.v1.payments_service_pb2.GetStatementBundleRequest,
@@ -623,6 +654,14 @@ class PaymentsServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[city.payments.v1.payments_service_pb2.GetReceiptResponse, collections.abc.Awaitable[city.payments.v1.payments_service_pb2.GetReceiptResponse]]:
         """The signed-off receipt of a captured payment: document, salt and commitment, for bundles of the payee."""
+
+    @abc.abstractmethod
+    def GetReceiptBundle(
+        self,
+        request: city.payments.v1.payments_service_pb2.GetReceiptBundleRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[city.payments.v1.payments_service_pb2.GetReceiptBundleResponse, collections.abc.Awaitable[city.payments.v1.payments_service_pb2.GetReceiptBundleResponse]]:
+        """The proof bundle of an own payment's receipt, newest version: kind `event`."""
 
     @abc.abstractmethod
     def GetStatementBundle(
