@@ -167,6 +167,7 @@ class Lot(google.protobuf.message.Message):
     BAYS_FIELD_NUMBER: builtins.int
     SENSORS_FIELD_NUMBER: builtins.int
     LOCK_FIELD_NUMBER: builtins.int
+    BAY_SENSORS_FIELD_NUMBER: builtins.int
     id: builtins.str
     """1 to 64 of a-z, 0-9 and hyphen."""
     name: builtins.str
@@ -180,7 +181,9 @@ class Lot(google.protobuf.message.Message):
     lock: builtins.str
     """The device at the reservable bays' barrier; empty: none."""
     @property
-    def open_hours(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___OpenHours]: ...
+    def open_hours(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___OpenHours]:
+        """None: always open."""
+
     @property
     def bays(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Reservable bays; the others are for who comes."""
@@ -188,6 +191,10 @@ class Lot(google.protobuf.message.Message):
     @property
     def sensors(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Devices that count the lot."""
+
+    @property
+    def bay_sensors(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___BaySensor]:
+        """Devices that watch one bay each: occupied is 0 or 1. Any bays of the lot, reservable or not."""
 
     def __init__(
         self,
@@ -203,10 +210,30 @@ class Lot(google.protobuf.message.Message):
         bays: collections.abc.Iterable[builtins.str] | None = ...,
         sensors: collections.abc.Iterable[builtins.str] | None = ...,
         lock: builtins.str = ...,
+        bay_sensors: collections.abc.Iterable[Global___BaySensor] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["bays", b"bays", "capacity", b"capacity", "id", b"id", "latitude_e7", b"latitude_e7", "lock", b"lock", "longitude_e7", b"longitude_e7", "name", b"name", "open_hours", b"open_hours", "operator", b"operator", "sensors", b"sensors", "tariff", b"tariff"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["bay_sensors", b"bay_sensors", "bays", b"bays", "capacity", b"capacity", "id", b"id", "latitude_e7", b"latitude_e7", "lock", b"lock", "longitude_e7", b"longitude_e7", "name", b"name", "open_hours", b"open_hours", "operator", b"operator", "sensors", b"sensors", "tariff", b"tariff"]) -> None: ...
 
 Global___Lot: typing_extensions.TypeAlias = Lot
+
+@typing.final
+class BaySensor(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    DEVICE_FIELD_NUMBER: builtins.int
+    BAY_FIELD_NUMBER: builtins.int
+    device: builtins.str
+    bay: builtins.str
+    """1 to 64 of a-z, 0-9 and hyphen."""
+    def __init__(
+        self,
+        *,
+        device: builtins.str = ...,
+        bay: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["bay", b"bay", "device", b"device"]) -> None: ...
+
+Global___BaySensor: typing_extensions.TypeAlias = BaySensor
 
 @typing.final
 class OpenHours(google.protobuf.message.Message):
