@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import asdict
 
 from city.parking.v1 import events_pb2 as pb
 from citykit import canonical
@@ -18,6 +18,7 @@ IDENTITY_TOPIC = "city.identity.events.v1"
 PAYMENTS_TOPIC = "city.payments.events.v1"
 STATES_LOG = "parking.states"
 EVENTS_LOG = "parking.events"
+RECEIPTS_LOG = "payments.events"
 SOURCE = "parking"
 PAYEE = "parking"
 FLEET_GROUP, MONEY_GROUP = "parking-fleet", "parking-money"
@@ -46,7 +47,7 @@ def states_observed(
     )
 
 
-def reservation_document(one: Reservation, change: str, lines: list[Line], now: int, **details: Any) -> bytes:
+def reservation_document(one: Reservation, change: str, lines: list[Line], now: int) -> bytes:
     """The canonical document city.reservation.v1 of a change (docs/PROOFS.md)."""
     return canonical.encode(
         {
@@ -59,6 +60,7 @@ def reservation_document(one: Reservation, change: str, lines: list[Line], now: 
             "bay": one.bay,
             "from_time": one.from_time,
             "to_time": one.to_time,
+            "hold_until": one.hold_until,
             "quote_minor": one.quote_minor,
             "currency": one.currency,
             "tariff": {"id": one.tariff, "version": one.tariff_version},
@@ -66,19 +68,10 @@ def reservation_document(one: Reservation, change: str, lines: list[Line], now: 
             "plate": one.plate,
             "entry_time": one.entry_time,
             "exit_time": one.exit_time,
-            "lines": [
-                {
-                    "kind": line.kind,
-                    "date": line.date,
-                    "band": line.band,
-                    "steps": line.steps,
-                    "amount_minor": line.amount_minor,
-                }
-                for line in lines
-            ],
+            "access": asdict(one.access) if one.access else None,
+            "lines": [asdict(line) for line in lines],
             "price_minor": one.price_minor,
             "time": iso(now),
-            **details,
         }
     )
 
@@ -103,3 +96,8 @@ def reservation_changed(one: Reservation, change: str, committed: bytes, now: in
         time=now,
         commitment=committed,
     )
+
+
+def lines_of(document: bytes) -> list[Line]:
+    """The lines of a stored document, to add to them."""
+    return [Line(**line) for line in canonical.decode(document)["lines"]]

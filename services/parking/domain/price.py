@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
+from services.parking.domain.errors import AmountInvalid
 from services.parking.domain.tariff import DAY_MINUTES, Tariff
 
 STAY, CAP, OVERSTAY, NO_SHOW, CANCELLED, PERMIT = "stay", "cap", "overstay", "no-show", "cancelled", "permit"
+REFUND = "refund"
 FULL_PRICE = 10_000
 MINUTE_S = 60
 
@@ -55,16 +57,20 @@ def overstay_lines(tariff: Tariff, to_time: int, exit_time: int) -> list[Line]:
     return [Line(OVERSTAY, "", "", steps, steps * tariff.overstay_minor_per_step)] if steps else []
 
 
+def quote_lines(tariff: Tariff, from_time: int, to_time: int, permit_basis_points: int) -> list[Line]:
+    """The reserved span and what a permit takes off it."""
+    stay = stay_lines(tariff, from_time, to_time)
+    return stay + _permit_lines(total(stay), permit_basis_points)
+
+
 def session_lines(tariff: Tariff, from_time: int, to_time: int, exit_time: int, permit_basis_points: int) -> list[Line]:
     """The reserved span, the overstay, and what a permit takes off the span."""
-    stay = stay_lines(tariff, from_time, to_time)
-    return stay + _permit_lines(total(stay), permit_basis_points) + overstay_lines(tariff, to_time, exit_time)
+    return quote_lines(tariff, from_time, to_time, permit_basis_points) + overstay_lines(tariff, to_time, exit_time)
 
 
 def quote_minor(tariff: Tariff, from_time: int, to_time: int, permit_basis_points: int = FULL_PRICE) -> int:
     """What the reserved span costs."""
-    stay = stay_lines(tariff, from_time, to_time)
-    return total(stay + _permit_lines(total(stay), permit_basis_points))
+    return total(quote_lines(tariff, from_time, to_time, permit_basis_points))
 
 
 def _permit_lines(amount: int, basis_points: int) -> list[Line]:
@@ -82,6 +88,25 @@ def cancel_lines(tariff: Tariff, quote: int, from_time: int, now: int) -> list[L
     """Nothing until `cancel_free_minutes` before the start; then the fee, never more than the quote."""
     free = now <= from_time - tariff.cancel_free_minutes * MINUTE_S
     return [] if free else [Line(CANCELLED, "", "", 0, min(tariff.cancel_minor, quote))]
+
+
+def refund_line(amount_minor: int) -> Line:
+    """What the city's billing desk gives back."""
+    return Line(REFUND, "", "", 0, -amount_minor)
+
+
+def shares(amount_minor: int, limits: list[int]) -> list[int]:
+    """`amount_minor` over payments in order, each up to its limit.
+
+    Raises:
+        AmountInvalid: it is negative, or more than all of them hold.
+    """
+    if not 0 <= amount_minor <= sum(limits):
+        raise AmountInvalid(f"an amount of 0 to {sum(limits)} can be taken, not {amount_minor}", "amount_minor")
+    taken: list[int] = []
+    for limit in limits:
+        taken.append(min(limit, amount_minor - sum(taken)))
+    return taken
 
 
 def total(lines: list[Line]) -> int:

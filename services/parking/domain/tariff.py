@@ -11,6 +11,8 @@ from services.parking.domain.errors import TariffInvalid
 
 WEEK_MINUTES = 7 * 1_440
 DAY_MINUTES = 1_440
+WEEK_DAYS, BANDS_MAX = 7, 50
+_NO_BAND = 255
 AMOUNT_MAX = 10_000_000
 _NUMBERS = {
     "cap_minor_per_day": (0, AMOUNT_MAX),
@@ -79,8 +81,12 @@ def parse_tariff(document: dict[str, Any]) -> Tariff:
             raise TariffInvalid(f"{name} is an integer from {low} to {high}", name)
     _require_names(document)
     bands = document["bands"]
-    if not isinstance(bands, list) or not 0 < len(bands) <= 50 or not all(isinstance(band, dict) for band in bands):
-        raise TariffInvalid("bands is a list of 1 to 50 bands", "bands")
+    if (
+        not isinstance(bands, list)
+        or not 0 < len(bands) <= BANDS_MAX
+        or not all(isinstance(band, dict) for band in bands)
+    ):
+        raise TariffInvalid(f"bands is a list of 1 to {BANDS_MAX} bands", "bands")
     return Tariff(
         id=document["id"],
         currency=document["currency"],
@@ -107,7 +113,7 @@ def _require_names(document: dict[str, Any]) -> None:
 
 
 def _band(band: dict[str, Any]) -> Band:
-    price = band.get("price_minor_per_step")
+    price: Any = band.get("price_minor_per_step")
     if sorted(band) != ["name", "price_minor_per_step", "windows"] or not isinstance(band["name"], str):
         raise TariffInvalid("a band has name, windows and price_minor_per_step", "bands")
     if not _is_int(price) or not 0 <= price <= AMOUNT_MAX:
@@ -116,37 +122,35 @@ def _band(band: dict[str, Any]) -> Band:
 
 
 def _week(bands: list[dict[str, Any]]) -> bytes:
-    week = bytearray([255]) * WEEK_MINUTES
+    week = bytearray([_NO_BAND]) * WEEK_MINUTES
     for number, band in enumerate(bands):
         for start, end in _spans(band["windows"]):
-            taken = next((minute for minute in range(start, end) if week[minute] != 255), None)
+            taken = next((minute for minute in range(start, end) if week[minute] != _NO_BAND), None)
             if taken is not None:
                 raise TariffInvalid(
                     f"{moment(taken)} is in two bands: {bands[week[taken]]['name']} and {band['name']}", "bands"
                 )
             week[start:end] = bytes([number]) * (end - start)
-    hole = week.find(255)
+    hole = week.find(_NO_BAND)
     if hole >= 0:
         raise TariffInvalid(f"{moment(hole)} is in no band; every minute of the week needs a price", "bands")
     return bytes(week)
 
 
 def _spans(windows: Any) -> list[tuple[int, int]]:
-    found = []
-    for window in windows if isinstance(windows, list) else [None]:
-        if not isinstance(window, dict) or sorted(window) != ["days", "from_minute", "to_minute"]:
-            raise TariffInvalid("a window has days, from_minute and to_minute", "bands")
-        start, end, days = window["from_minute"], window["to_minute"], window["days"]
-        good = (
-            _is_int(start)
-            and _is_int(end)
-            and isinstance(days, list)
-            and all(_is_int(day) and 0 <= day < 7 for day in days)
-        )
-        if not good or not 0 <= start < end <= DAY_MINUTES:
-            raise TariffInvalid("days are 0 (Monday) to 6, from_minute is below to_minute, up to 1440", "bands")
-        found += [(day * DAY_MINUTES + start, day * DAY_MINUTES + end) for day in days]
-    return found
+    if not isinstance(windows, list):
+        raise TariffInvalid("windows is a list", "bands")
+    return [span for window in windows for span in _window(window)]
+
+
+def _window(window: Any) -> list[tuple[int, int]]:
+    if not isinstance(window, dict) or sorted(window) != ["days", "from_minute", "to_minute"]:
+        raise TariffInvalid("a window has days, from_minute and to_minute", "bands")
+    start, end, days = window["from_minute"], window["to_minute"], window["days"]
+    good = _is_int(start) and _is_int(end) and 0 <= start < end <= DAY_MINUTES
+    if not good or not isinstance(days, list) or not all(_is_int(day) and 0 <= day < WEEK_DAYS for day in days):
+        raise TariffInvalid("days are 0 (Monday) to 6, from_minute is below to_minute, up to 1440", "bands")
+    return [(day * DAY_MINUTES + start, day * DAY_MINUTES + end) for day in days]
 
 
 def moment(minute: int) -> str:

@@ -66,18 +66,41 @@ def _places() -> None:
 
 
 def _devices() -> None:
+    op.create_table("devices", _key("device"), _column("from_time", _NUMBER), sa.Column("last_sequence", _NUMBER))
+    op.create_table(
+        "device_keys",
+        _key("device"),
+        _key("from_sequence", _NUMBER),
+        _column("public_key", _BLOB),
+        *(_column(name) for name in ("algorithm", "ledger_transaction")),
+    )
     op.create_table(
         "packages",
         _key("device"),
         _key("sequence", _NUMBER),
         _column("hash", _BLOB),
+        _column("previous", _BLOB),
         _column("content", _BLOB),
         _column("salt", _BLOB),
     )
     op.create_table(
         "heads", _key("device"), _column("sequence", _NUMBER), _column("hash", _BLOB), _column("last_time", _NUMBER)
     )
-    op.create_table("counts", _key("lot"), _key("device"), _column("time", _NUMBER), _column("occupied", _SMALL))
+    op.create_table(
+        "counts",
+        *(_key(name) for name in ("lot", "device")),
+        _column("time", _NUMBER),
+        _column("occupied", _SMALL),
+        _column("since", _NUMBER),
+        _column("stuck", _SMALL),
+    )
+    op.create_table(
+        "half_hours",
+        _key("lot"),
+        *(_key("slot", _NUMBER), _column("time", _NUMBER)),
+        *(_column(name, _SMALL) for name in ("occupied", "capacity")),
+        sqlite_with_rowid=False,
+    )
 
 
 def _reservations() -> None:
@@ -92,12 +115,16 @@ def _reservations() -> None:
         *(_column(name) for name in ("plate", "state")),
         _column("version", _SMALL),
         _column("mandate"),
-        *(_column(name, _NUMBER) for name in ("entry_time", "exit_time")),
+        *(_column(name, _NUMBER) for name in ("entry_time", "exit_time", "access_number")),
+        _column("access_device"),
+        _column("access_sequence", _NUMBER),
         sa.Column("price_minor", _NUMBER),
+        _column("made_at", _NUMBER),
         _column("provable", _SMALL),
     )
     op.create_index("ix_reservations_state", "reservations", ["state"])
-    op.create_index("ix_reservations_subject", "reservations", ["subject", "id"])
+    op.create_index("ix_reservations_subject", "reservations", ["subject", "made_at"])
+    op.create_index("ix_reservations_bay", "reservations", ["lot", "bay", "from_time"])
     op.create_table("promises", _key("lot"), _key("bay"), _key("slot", _NUMBER), _column("reservation"))
     op.create_index("ix_promises_reservation", "promises", ["reservation"])
     op.create_table(
@@ -113,6 +140,7 @@ def _access() -> None:
         *(_column(name, _NUMBER) for name in ("not_before", "expires")),
         _column("used_device"),
         _column("used_sequence", _NUMBER),
+        _column("used_time", _NUMBER),
         sqlite_autoincrement=True,
     )
     op.create_index("ix_access_documents_reservation", "access_documents", ["reservation"])
@@ -124,18 +152,22 @@ def _access() -> None:
 def _money() -> None:
     op.create_table(
         "duties",
-        _key("id"),
-        *(_column(name) for name in ("reservation", "kind")),
+        _counter("number"),
+        *(_column(name) for name in ("reservation", "reference", "kind")),
         _column("amount_minor", _NUMBER),
-        _column("state"),
+        *(_column(name) for name in ("reason", "state")),
+        sqlite_autoincrement=True,
     )
     op.create_index("ix_duties_reservation", "duties", ["reservation"])
     op.create_index("ix_duties_state", "duties", ["state"])
     op.create_table(
         "payments",
-        _key("id"),
-        *(_column(name) for name in ("reservation", "reference", "state")),
-        *(_column(name, _NUMBER) for name in ("authorised_minor", "captured_minor", "refunded_minor")),
+        _key("reference"),
+        _column("reservation"),
+        _column("number", _SMALL),
+        _column("payment"),
+        *(_column(name, _NUMBER) for name in ("wanted_minor", "to_time", "quote_minor")),
+        _column("state"),
     )
     op.create_index("ix_payments_reservation", "payments", ["reservation"])
 
@@ -156,3 +188,4 @@ def _advice() -> None:
         _key("bin", _SMALL),
         *(_column(name, _NUMBER) for name in ("advices", "said_milli", "came", "square_micro")),
     )
+    op.create_table("calibration_days", _key("day"), *(_column(name, _BLOB) for name in ("document", "salt")))

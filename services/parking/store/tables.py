@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData, String, Table
 
+from citykit.onramp.devices import device_tables
+from citykit.onramp.heads import ChainTables
+
 METADATA = MetaData()
 _COUNTER = BigInteger().with_variant(Integer, "sqlite")
 
@@ -49,12 +52,14 @@ CITY_EVENTS = Table(
     Column("to_time", BigInteger, nullable=False),
     Column("cars", Integer, nullable=False),
 )
+DEVICES = device_tables(METADATA)
 PACKAGES = Table(
     "packages",
     METADATA,
     Column("device", String, primary_key=True),
     Column("sequence", BigInteger, primary_key=True),
     Column("hash", LargeBinary, nullable=False),
+    Column("previous", LargeBinary, nullable=False),
     Column("content", LargeBinary, nullable=False),
     Column("salt", LargeBinary, nullable=False),
 )
@@ -66,6 +71,7 @@ HEADS = Table(
     Column("hash", LargeBinary, nullable=False),
     Column("last_time", BigInteger, nullable=False),
 )
+CHAINS = ChainTables(HEADS, PACKAGES)
 COUNTS = Table(
     "counts",
     METADATA,
@@ -73,7 +79,21 @@ COUNTS = Table(
     Column("device", String, primary_key=True),
     Column("time", BigInteger, nullable=False),
     Column("occupied", Integer, nullable=False),
+    Column("since", BigInteger, nullable=False),
+    Column("stuck", Integer, nullable=False),
 )
+"""What each sensor said last, and since when without a break it says so."""
+HALF_HOURS = Table(
+    "half_hours",
+    METADATA,
+    Column("lot", String, primary_key=True),
+    Column("slot", BigInteger, primary_key=True),
+    Column("time", BigInteger, nullable=False),
+    Column("occupied", Integer, nullable=False),
+    Column("capacity", Integer, nullable=False),
+    sqlite_with_rowid=False,
+)
+"""The last count of each half hour; `slot` is its start."""
 RESERVATIONS = Table(
     "reservations",
     METADATA,
@@ -95,10 +115,15 @@ RESERVATIONS = Table(
     Column("mandate", String, nullable=False),
     Column("entry_time", BigInteger, nullable=False),
     Column("exit_time", BigInteger, nullable=False),
+    Column("access_number", BigInteger, nullable=False),
+    Column("access_device", String, nullable=False),
+    Column("access_sequence", BigInteger, nullable=False),
     Column("price_minor", BigInteger),
-    Column("provable", Integer, nullable=False, default=0),
+    Column("made_at", BigInteger, nullable=False),
+    Column("provable", Integer, nullable=False),
 )
-Index("ix_reservations_subject", RESERVATIONS.c.subject, RESERVATIONS.c.id)
+Index("ix_reservations_subject", RESERVATIONS.c.subject, RESERVATIONS.c.made_at)
+Index("ix_reservations_bay", RESERVATIONS.c.lot, RESERVATIONS.c.bay, RESERVATIONS.c.from_time)
 PROMISES = Table(
     "promises",
     METADATA,
@@ -127,6 +152,7 @@ ACCESS = Table(
     Column("expires", BigInteger, nullable=False),
     Column("used_device", String, nullable=False),
     Column("used_sequence", BigInteger, nullable=False),
+    Column("used_time", BigInteger, nullable=False),
     sqlite_autoincrement=True,
 )
 INSTRUCTIONS = Table(
@@ -140,22 +166,26 @@ INSTRUCTIONS = Table(
 DUTIES = Table(
     "duties",
     METADATA,
-    Column("id", String, primary_key=True),
+    Column("number", _COUNTER, primary_key=True, autoincrement=True),
     Column("reservation", String, nullable=False, index=True),
+    Column("reference", String, nullable=False),
     Column("kind", String, nullable=False),
     Column("amount_minor", BigInteger, nullable=False),
+    Column("reason", String, nullable=False),
     Column("state", String, nullable=False, index=True),
+    sqlite_autoincrement=True,
 )
 PAYMENTS = Table(
     "payments",
     METADATA,
-    Column("id", String, primary_key=True),
+    Column("reference", String, primary_key=True),
     Column("reservation", String, nullable=False, index=True),
-    Column("reference", String, nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("payment", String, nullable=False),
+    Column("wanted_minor", BigInteger, nullable=False),
+    Column("to_time", BigInteger, nullable=False),
+    Column("quote_minor", BigInteger, nullable=False),
     Column("state", String, nullable=False),
-    Column("authorised_minor", BigInteger, nullable=False),
-    Column("captured_minor", BigInteger, nullable=False),
-    Column("refunded_minor", BigInteger, nullable=False),
 )
 SAID = Table(
     "said_probabilities",
@@ -176,3 +206,11 @@ CALIBRATION = Table(
     Column("came", BigInteger, nullable=False),
     Column("square_micro", BigInteger, nullable=False),
 )
+CALIBRATION_DAYS = Table(
+    "calibration_days",
+    METADATA,
+    Column("day", String, primary_key=True),
+    Column("document", LargeBinary, nullable=False),
+    Column("salt", LargeBinary, nullable=False),
+)
+"""Openings of the days' calibrations in the log parking.events."""
