@@ -20,6 +20,7 @@ from services.metering.app.billing import Billing, bill_message
 from services.metering.app.bills import Bills
 from services.metering.app.bundles import Bundles
 from services.metering.app.ingest import Answer, Ingest
+from services.metering.app.paying import Paying
 from services.metering.app.people import Span
 from services.metering.app.quarantine import Quarantine, appeal_message
 from services.metering.app.refusals import ROWS_MAX, Refusals
@@ -44,6 +45,7 @@ class Parts:
     refusals: Refusals
     billing: Billing
     bills: Bills
+    paying: Paying
     bundles: Bundles
 
 
@@ -179,8 +181,12 @@ class MeteringServer(MeteringServiceServicer):
         return pb.ListBillsResponse(bills=[bill_message(*row) for row in rows], next_page_token=token)
 
     async def GetBill(self, request: pb.GetBillRequest, context: Any) -> pb.GetBillResponse:
-        row, corrected_by = await self._parts.bills.get(caller(), request.bill, request.purpose)
-        return pb.GetBillResponse(bill=bill_message(row, corrected_by))
+        return pb.GetBillResponse(
+            bill=bill_message(*await self._parts.bills.get(caller(), request.bill, request.purpose))
+        )
+
+    async def GetBillDue(self, request: pb.GetBillDueRequest, context: Any) -> pb.GetBillDueResponse:
+        return await self._parts.paying.due(request.bill)
 
     async def CorrectBill(self, request: pb.CorrectBillRequest, context: Any) -> pb.CorrectBillResponse:
         once = Once.of(request, pb.CorrectBillResponse)

@@ -17,6 +17,7 @@ from citykit.clock import iso
 READINGS_TOPIC = "city.metering.readings.v1"
 EVENTS_TOPIC = "city.metering.events.v1"
 IDENTITY_TOPIC = "city.identity.events.v1"
+PAYMENTS_TOPIC = "city.payments.events.v1"
 READINGS_LOG = "metering.readings"
 SOURCE = "metering"
 

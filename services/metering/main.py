@@ -11,7 +11,7 @@ from citykit.proofs import Proofs
 from citykit.service import Context, Job, Service, Servicer
 from services.metering import events
 from services.metering.api import MeteringServer, Parts
-from services.metering.app import erasure
+from services.metering.app import erasure, paying
 from services.metering.app.agreements import Agreements
 from services.metering.app.billing import Billing
 from services.metering.app.bills import Bills
@@ -22,6 +22,7 @@ from services.metering.app.facts import Facts
 from services.metering.app.fleet import GROUP, Fleet
 from services.metering.app.ingest import Ingest
 from services.metering.app.meters import Meters
+from services.metering.app.paying import Paying
 from services.metering.app.people import People
 from services.metering.app.quarantine import Quarantine
 from services.metering.app.refusals import Refusals
@@ -50,6 +51,7 @@ def build(ctx: Context) -> Service:
         refusals=refusals,
         billing=billing,
         bills=Bills(store, people),
+        paying=Paying(store),
         bundles=bundles,
     )
 
@@ -70,6 +72,7 @@ def build(ctx: Context) -> Service:
         servicers=(Servicer(add_MeteringServiceServicer_to_server, MeteringServer(parts), FULL_NAME),),
         subscriptions=(
             Subscription(registry.group, (events.IDENTITY_TOPIC,), registry.handle),
+            Subscription(paying.GROUP, (events.PAYMENTS_TOPIC,), parts.paying.handle),
             Subscription(erasure.GROUP, (events.IDENTITY_TOPIC,), Erasure(store, people, meters, ctx.clock).handle),
         ),
         jobs=(

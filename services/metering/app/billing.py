@@ -36,6 +36,7 @@ from services.metering.store import bills as stored
 from services.metering.store import proofs, usage
 from services.metering.store.bills import BillRow, RunRow
 from services.metering.store.contracts import ContractRow, TariffRow, contract, contracts_between, tariff, tariff_on
+from services.metering.store.paid import PaidRow
 
 CONTRACTS_MAX = 100_000
 _HISTORY_S = (WEEKS + 1) * WEEK_S
@@ -221,8 +222,8 @@ class Billing:
         return old, row
 
 
-def bill_message(row: BillRow, corrected_by: str) -> pb.Bill:
-    """The bill as the API shows it."""
+def bill_message(row: BillRow, corrected_by: str, paid: PaidRow | None = None) -> pb.Bill:
+    """The bill as the API shows it; `paid` is what was paid of it."""
     message = pb.Bill(
         id=row.id,
         meter_point=row.meter_point,
@@ -235,6 +236,8 @@ def bill_message(row: BillRow, corrected_by: str) -> pb.Bill:
         document_json=row.document.decode(),
         run=row.run,
         provable=bool(row.provable),
+        paid=paid is not None and paid.left_minor > 0,
+        payment=paid.payment if paid is not None else "",
     )
     message.issued_at.seconds = row.issued_at
     return message

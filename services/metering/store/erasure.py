@@ -11,6 +11,7 @@ from sqlalchemy import delete, select, update
 from citykit.store.port import Unit
 from services.metering.store.tables import (
     APPEALS,
+    BILL_PAYMENTS,
     BILLS,
     CONTRACTS,
     ESTIMATES,
@@ -48,7 +49,9 @@ def erase_span(unit: Unit, meter_point: str, from_time: int, to_time: int) -> li
 
 
 def erase_contract(unit: Unit, contract: str) -> int:
-    """The contract and its bills; returns how many bills."""
+    """The contract, its bills and what was paid of them; returns how many bills."""
+    own = select(BILLS.c.id).where(BILLS.c.contract == contract)
+    unit.execute(delete(BILL_PAYMENTS).where(BILL_PAYMENTS.c.bill.in_(own)))
     bills = unit.connection.execute(delete(BILLS).where(BILLS.c.contract == contract)).rowcount
     unit.execute(delete(CONTRACTS).where(CONTRACTS.c.id == contract))
     return bills

@@ -152,6 +152,14 @@ LEAVES = Table(
     Column("commitment", LargeBinary, nullable=False),
 )
 """Commitments of a run's bills: kept when a bill is erased, so that its neighbours stay provable."""
+BILL_PAYMENTS = Table(
+    "bill_payments",
+    METADATA,
+    Column("bill", String, primary_key=True),
+    Column("payment", String, nullable=False),
+    Column("captured_minor", BigInteger, nullable=False),
+    Column("refunded_minor", BigInteger, nullable=False),
+)
 FACTS = Table(
     "facts",
     METADATA,
