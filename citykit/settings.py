@@ -76,6 +76,11 @@ class ForecastingSettings:
 
 @dataclass(frozen=True)
 class ParkingSettings:
+    device_rate_per_s: int = limited(
+        500, "counts a second one sensor may send before it is deferred; flood guard", low=1
+    )
+    device_burst: int = limited(5_000, "counts a sensor may send at once", low=1)
+    future_tolerance_s: int = limited(300, "how far a count may lie ahead of city time", low=0, high=86_400)
     sensor_silence_s: int = limited(
         5_400, "seconds of silence after which a sensor's word is no longer trusted", low=60
     )

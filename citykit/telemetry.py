@@ -53,6 +53,14 @@ METERING_READINGS = Counter(
 )
 METERING_BILLS = Counter("city_metering_bills", "Bills issued, corrections included", registry=REGISTRY)
 
+# --- parking -------------------------------------------------------------------------------------
+PARKING_PACKAGES = Counter(
+    "city_parking_packages",
+    "Packages of sensors and locks by outcome and reason of a refusal",
+    ["outcome", "reason"],
+    registry=REGISTRY,
+)
+
 # --- identity ------------------------------------------------------------------------------------
 IDENTITY_LOGINS = Counter("city_identity_logins", "Logins by outcome: done or refused", ["outcome"], registry=REGISTRY)
 
