@@ -135,6 +135,11 @@ class Parking(parking_grpc.ParkingServiceServicer):
             return parking.GetPublicationResponse(content=b"[]", media_type="application/ld+json")
         return parking.GetPublicationResponse(content=b"<payload/>", media_type="application/xml")
 
+    async def ListAccessKeys(self, request: Any, _: Any) -> Any:
+        self._asked.note("ListAccessKeys", request)
+        key = parking.AccessKey(kid="k1", public_key=b"\x04" + bytes(64), transaction=TX)
+        return parking.ListAccessKeysResponse(keys=[key])
+
     async def GetBooks(self, request: Any, _: Any) -> Any:
         self._asked.note("GetParkingBooks", request)
         states = {"confirmed": 41, "active": 17, "ended": 903, "cancelled": 22}

@@ -98,14 +98,14 @@ class FakeCity:
 
 async def _server(socket: str, calls: Asked, simulation: bool) -> grpc.aio.Server:
     server = grpc.aio.server(interceptors=[EdgeInterceptor(), _Access()])
-    fakes: tuple[Any, ...] = (Identity, Metering, Notary, Simulation)
-    identity, metering, notary, simulated = (fake(calls) for fake in fakes)
+    fakes: tuple[Any, ...] = (Identity, Metering, Notary, Simulation, Parking, Payments, Forecasting)
+    identity, metering, notary, simulated, parking, payments, forecasting = (fake(calls) for fake in fakes)
     identity_service_pb2_grpc.add_IdentityServiceServicer_to_server(identity, server)
     metering_service_pb2_grpc.add_MeteringServiceServicer_to_server(metering, server)
     notary_service_pb2_grpc.add_NotaryServiceServicer_to_server(notary, server)
-    parking_service_pb2_grpc.add_ParkingServiceServicer_to_server(Parking(calls), server)
-    payments_service_pb2_grpc.add_PaymentsServiceServicer_to_server(Payments(calls), server)
-    forecasting_service_pb2_grpc.add_ForecastingServiceServicer_to_server(Forecasting(calls), server)
+    parking_service_pb2_grpc.add_ParkingServiceServicer_to_server(parking, server)
+    payments_service_pb2_grpc.add_PaymentsServiceServicer_to_server(payments, server)
+    forecasting_service_pb2_grpc.add_ForecastingServiceServicer_to_server(forecasting, server)
     if simulation:
         simulation_service_pb2_grpc.add_SimulationServiceServicer_to_server(simulated, server)
     server.add_insecure_port(socket)

@@ -15,10 +15,14 @@ from citykit import errors
 from citykit.settings import CitySettings
 from tests.system.fake_calls import TX, fake_token
 from tests.system.fake_metering import BILL
+from tests.system.fake_parking import RESERVATION
+from tests.system.fake_payments import PAYMENT
 from tests.system.fakes import FakeCity, fake_city
 
 DAY = "from=2016-11-07T00:00:00Z&to=2016-11-08T00:00:00Z"
 RESIDENT = {"Authorization": f"Bearer {fake_token('resident')}"}
+ADVICE = "/api/v1/parking/advice?lat=52.4795&lon=-1.9026&arrival=2016-11-08T14:00:00Z&stay_minutes=120"
+SPACE = f"/api/v1/parking/reservations/{RESERVATION}"
 HOME = "/api/v1/meter-points/mp-0001"
 
 
@@ -80,6 +84,23 @@ READS = [
     (f"/api/v1/bills/{BILL}", "resident", "total_minor"),
     (f"/api/v1/bills/{BILL}/document", "billing", "lines"),
     (f"/api/v1/bills/{BILL}/bundle", "resident", "kind"),
+    ("/api/v1/parking/lots", None, "lots"),
+    (ADVICE, None, "advice"),
+    ("/api/v1/parking/calibration", None, "bins"),
+    ("/api/v1/parking/access-keys", None, "keys"),
+    ("/api/v1/parking/books", None, "double_bookings"),
+    ("/api/v1/forecasting/models", None, "models"),
+    ("/api/v1/payments/books", None, "sum_minor"),
+    ("/api/v1/parking/reservations", "resident", "reservations"),
+    (SPACE, "resident", "state"),
+    (f"{SPACE}/bundle", "resident", "kind"),
+    ("/api/v1/payments", "resident", "payments"),
+    (f"/api/v1/payments/{PAYMENT}", "resident", "captured_minor"),
+    (f"/api/v1/payments/{PAYMENT}", "billing", "captured_minor"),
+    (f"/api/v1/payments/{PAYMENT}/receipt-bundle", "resident", "kind"),
+    (f"/api/v1/statement-bundle?{DAY}", "resident", "kind"),
+    ("/api/v1/payments/reconciliation/2016-11-07", "auditor", "differences"),
+    ("/api/v1/forecasting/explanation?series=parking/bull-ring&time=2016-11-08T14:00:00Z", "operator", "words"),
     ("/api/v1/appeals", "operator", "appeals"),
     ("/api/v1/quarantine", "auditor", "entries"),
     ("/api/v1/refusals", "operator", "entries"),
@@ -106,7 +127,35 @@ APPEAL = {
     "statement": "It was the car.",
 }
 VOUCHERS = {"vouchers": [{"document": "{}", "signature": "00" * 64, "manufacturer": "sim"}]}
+LOT = {
+    "id": "bull-ring",
+    "name": "Bull Ring",
+    "operator": "City car parks",
+    "capacity": 577,
+    "latitude_e7": 524_774_000,
+    "longitude_e7": -18_936_000,
+    "open_hours": [{"weekday": 0, "from_minute": 0, "to_minute": 1_440}],
+    "tariff": "bays-2016",
+}
+SPAN = {"from_time": "2016-11-08T14:00:00Z", "to_time": "2016-11-08T16:00:00Z"}
+MATCH = SPAN | {"id": "match", "name": "Match", "latitude_e7": 0, "longitude_e7": 0, "cars": 900}
+MANDATE = {"payee": "parking", "limit_minor": 5_000, "currency": "GBP", "payment_method": "pm_visa"}
+REFUND = {"amount_minor": 100, "reason": "complaint"}
 WRITES = [
+    ("/api/v1/parking/lots", "operator", {"lots": [LOT]}, 200, "RegisterLots"),
+    ("/api/v1/parking/events", "operator", {"events": [MATCH]}, 204, "AddCityEvents"),
+    ("/api/v1/parking/tariffs", "billing", {"tariff": {"id": "bays-2017"}}, 201, "PublishParkingTariff"),
+    ("/api/v1/parking/permits", "billing", SPAN | {"subject": "s", "price_basis_points": 0}, 201, "GrantPermit"),
+    ("/api/v1/parking/reservations", "resident", SPAN | {"lot": "bull-ring"}, 201, "Hold"),
+    (f"{SPACE}/confirm", "resident", {"mandate": "mandate-visa-1"}, 200, "Confirm"),
+    (f"{SPACE}/extend", "resident", {"to_time": "2016-11-08T18:00:00Z"}, 200, "Extend"),
+    (f"{SPACE}/cancel", "resident", None, 200, "Cancel"),
+    (f"{SPACE}/access", "resident", {"act": "exit"}, 200, "IssueAccess"),
+    (f"{SPACE}/unlock", "resident", None, 200, "Unlock"),
+    (f"{SPACE}/refund", "billing", REFUND, 200, "RefundSession"),
+    ("/api/v1/payments/mandates", "resident", MANDATE, 201, "CreateMandate"),
+    (f"/api/v1/bills/{BILL}/payment", "resident", {"payment_method": "pm_visa"}, 201, "PayBill"),
+    (f"/api/v1/payments/{PAYMENT}/refund", "billing", REFUND, 200, "Refund"),
     ("/api/v1/me/consents", "resident", {"purpose": "advice", "recipient": "forecasting"}, 201, "RecordConsent"),
     ("/api/v1/me/consents/consent-1/withdrawal", "resident", None, 200, "WithdrawConsent"),
     ("/api/v1/me/erasure", "resident", {"confirm_login": "ada"}, 200, "EraseMe"),

@@ -78,6 +78,10 @@ def test_what_changes_something_needs_a_key() -> None:
         "/oidc/authorize",
         "/oidc/token",
         "/api/v1/bills/{bill}/check",
+        "/api/v1/parking/reservations/{reservation}/check",
+        "/api/v1/payments/{payment}/check",
+        "/api/v1/statement-check",
+        "/api/v1/payments/callbacks",
         "/api/v1/log-check",
         "/api/v1/faults",
     }

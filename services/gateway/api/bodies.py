@@ -210,6 +210,10 @@ class Confirmation(In):
     mandate: Short = Field(description="Of POST /api/v1/payments/mandates, for the payee parking.")
 
 
+class Passage(In):
+    act: Literal["", "entry", "exit"] = Field(default="", description="Empty: what comes next.")
+
+
 class Extension(In):
     to_time: Moment
 

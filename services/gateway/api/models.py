@@ -62,10 +62,17 @@ class Attribution(Out):
     shifted_weeks: int
 
 
+class CarPark(Out):
+    lot: str = Field(description="Of /api/v1/parking/lots.")
+    label: str
+    kind: str = Field(description="`measured` (open data, replayed) or `simulated`. Positions are simulated.")
+
+
 class Neighbourhood(Out):
     """What is simulated around the open data."""
 
     meters: list[Meter]
+    car_parks: list[CarPark] = Field(default_factory=list)
     attributions: list[Attribution]
     time_zone: str
     synthetic: bool = Field(description="True where no open data was to be had and every series is synthetic.")

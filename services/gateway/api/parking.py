@@ -21,6 +21,7 @@ public = APIRouter(prefix="/api/v1", tags=["public"])
 resident = APIRouter(prefix="/api/v1/parking/reservations", tags=["resident"])
 staff = APIRouter(prefix="/api/v1", tags=["staff"])
 _JSON = described("application/json")
+_NEXT = bodies.Passage()
 
 
 # --- for anyone ----------------------------------------------------------------------------------
@@ -63,6 +64,13 @@ async def get_calibration(here: Here) -> views.Calibration:
 async def get_parking_books(here: Here) -> views.ParkingBooks:
     """Reservations counted by state, and bays promised twice: none."""
     return models.view(views.ParkingBooks, await here.calls.ask("parking", "GetBooks", parking.GetBooksRequest()))
+
+
+@public.get("/parking/access-keys")
+async def list_access_keys(here: Here) -> views.AccessKeys:
+    """The keys that sign access documents: what a lock keeps in its list. Each is on the ledger."""
+    answer = await here.calls.ask("parking", "ListAccessKeys", parking.ListAccessKeysRequest())
+    return models.view(views.AccessKeys, answer)
 
 
 @public.get(
@@ -150,17 +158,19 @@ async def cancel_reservation(
 
 @resident.post("/{reservation}/access")
 async def issue_access(
-    here: Here, token: Token, request_id: RequestId, reservation: ReservationId
+    here: Here, token: Token, request_id: RequestId, reservation: ReservationId, body: bodies.Passage = _NEXT
 ) -> views.AccessDocument:
     """The signed document that opens the lot's lock once, offline: for entry, then for exit."""
-    request = parking.IssueAccessRequest(request_id=request_id, reservation=reservation)
+    request = parking.IssueAccessRequest(request_id=request_id, reservation=reservation, act=body.act)
     return models.view(views.AccessDocument, await here.calls.ask("parking", "IssueAccess", request, token))
 
 
 @resident.post("/{reservation}/unlock")
-async def unlock(here: Here, token: Token, request_id: RequestId, reservation: ReservationId) -> views.Instruction:
+async def unlock(
+    here: Here, token: Token, request_id: RequestId, reservation: ReservationId, body: bodies.Passage = _NEXT
+) -> views.Instruction:
     """Asks the lock to open from afar. The state changes when the lock's own signed package says that it did."""
-    request = parking.UnlockRequest(request_id=request_id, reservation=reservation)
+    request = parking.UnlockRequest(request_id=request_id, reservation=reservation, act=body.act)
     return models.view(views.Instruction, await here.calls.ask("parking", "Unlock", request, token))
 
 

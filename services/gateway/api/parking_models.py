@@ -138,6 +138,16 @@ class AccessDocument(Out):
     expires: datetime | None = None
 
 
+class AccessKey(Out):
+    kid: str
+    public_key: str = Field(description="An uncompressed point of P-256, base64.")
+    transaction: str
+
+
+class AccessKeys(Out):
+    keys: list[AccessKey]
+
+
 class Instruction(Out):
     instruction: str = Field(description="The signed instruction as the lock fetches it, base64.")
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from datetime import date
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Request, Response
+from fastapi import APIRouter, Header, Path, Request, Response
 from starlette.exceptions import HTTPException
 
 from city.payments.v1 import payments_service_pb2 as payments
+from citykit.errors import InvalidArgument
 from services.gateway.api import bodies, models
 from services.gateway.api import payments_models as views
 from services.gateway.api.checks import checked
@@ -55,6 +56,8 @@ async def _raw(request: Request) -> bytes:
         body += chunk
         if len(body) > CALLBACK_MAX:
             raise HTTPException(413, f"a callback may have at most {CALLBACK_MAX} bytes")
+    if not body:
+        raise InvalidArgument("send the provider's message as the body", field="body")
     return body
 
 
@@ -92,11 +95,24 @@ async def list_payments(here: Here, token: Token, page: Paging) -> views.Payment
 
 
 @staff.get("/payments/reconciliation/{day}")
-async def get_reconciliation(here: Here, token: Token, day: date) -> views.Reconciliation:
-    """One city day (local): our books against the provider's, and what is still open."""
-    request = payments.GetReconciliationRequest(day=day.isoformat())
+async def get_reconciliation(
+    here: Here,
+    token: Token,
+    day: Annotated[
+        str, Path(pattern="^[0-9]{4}-[0-9]{2}-[0-9]{2}$", description="Local date.", examples=["2016-11-07"])
+    ],
+) -> views.Reconciliation:
+    """One city day: our books against the provider's, and what is still open."""
+    request = payments.GetReconciliationRequest(day=_date(day))
     answer = await here.calls.ask("payments", "GetReconciliation", request, token)
     return models.view(views.Reconciliation, answer)
+
+
+def _date(day: str) -> str:
+    try:
+        return date.fromisoformat(day).isoformat()
+    except ValueError:
+        raise InvalidArgument("day is a date of the calendar, YYYY-MM-DD", field="path.day") from None
 
 
 @resident.get("/payments/{payment}", tags=["staff"])
