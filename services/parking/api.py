@@ -1,0 +1,145 @@
+"""The edge of parking: protobuf in, use case, protobuf out. Access rules stand in the proto."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from city.parking.v1 import parking_service_pb2 as pb
+from city.parking.v1.parking_service_pb2_grpc import ParkingServiceServicer
+from citykit.access import caller
+from citykit.once import Once
+from services.parking.app.access import Access, Keys
+from services.parking.app.books import Books
+from services.parking.app.bundles import Bundles
+from services.parking.app.holds import Holds, Wanted
+from services.parking.app.lots import Lots
+from services.parking.app.reservations import Reservations
+from services.parking.app.tariffs import Permits, Tariffs
+from services.parking.app.views import Views
+from services.parking.app.words import in_city_words
+from services.parking.domain.lots import Lot
+
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The use cases behind the servicer."""
+
+    lots: Lots
+    tariffs: Tariffs
+    permits: Permits
+    holds: Holds
+    reservations: Reservations
+    views: Views
+    keys: Keys
+    access: Access
+    bundles: Bundles
+    books: Books
+
+
+class ParkingServer(ParkingServiceServicer):
+    """One method per RPC of `city.parking.v1.ParkingService`."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+
+    async def RegisterLots(self, request: pb.RegisterLotsRequest, context: Any) -> pb.RegisterLotsResponse:
+        return await self._parts.lots.register(
+            Once.of(request, pb.RegisterLotsResponse), [lot_of(lot) for lot in request.lots]
+        )
+
+    async def PublishTariff(self, request: pb.PublishTariffRequest, context: Any) -> pb.PublishTariffResponse:
+        once = Once.of(request, pb.PublishTariffResponse)
+        return await self._parts.tariffs.publish(once, request.tariff_json)
+
+    async def GrantPermit(self, request: pb.GrantPermitRequest, context: Any) -> pb.GrantPermitResponse:
+        return await self._parts.permits.grant(Once.of(request, pb.GrantPermitResponse), request)
+
+    async def GetBooks(self, request: pb.GetBooksRequest, context: Any) -> pb.GetBooksResponse:
+        return await self._parts.books.get()
+
+    async def Hold(self, request: pb.HoldRequest, context: Any) -> pb.HoldResponse:
+        once = Once.of(request, pb.HoldResponse)
+        wanted = Wanted(request.lot, request.from_time.seconds, request.to_time.seconds, request.plate)
+        return await _whole(self._parts.holds.hold(once, caller().subject, wanted))
+
+    async def Confirm(self, request: pb.ConfirmRequest, context: Any) -> pb.ConfirmResponse:
+        once, who = Once.of(request, pb.ConfirmResponse), caller().subject
+        found = await _whole(self._parts.reservations.confirm(once, who, request.reservation, request.mandate))
+        return pb.ConfirmResponse(reservation=found)
+
+    async def Extend(self, request: pb.ExtendRequest, context: Any) -> pb.ExtendResponse:
+        once, who = Once.of(request, pb.ExtendResponse), caller().subject
+        later = request.to_time.seconds
+        found = await _whole(self._parts.reservations.extend(once, who, request.reservation, later))
+        return pb.ExtendResponse(reservation=found)
+
+    async def Cancel(self, request: pb.CancelRequest, context: Any) -> pb.CancelResponse:
+        once = Once.of(request, pb.CancelResponse)
+        found = await _whole(self._parts.reservations.cancel(once, caller().subject, request.reservation))
+        return pb.CancelResponse(reservation=found)
+
+    async def RefundSession(self, request: pb.RefundSessionRequest, context: Any) -> pb.RefundSessionResponse:
+        once = Once.of(request, pb.RefundSessionResponse)
+        refund = self._parts.reservations.refund(once, request.reservation, request.amount_minor, request.reason)
+        return await _whole(refund)
+
+    async def IssueAccess(self, request: pb.IssueAccessRequest, context: Any) -> pb.IssueAccessResponse:
+        once = Once.of(request, pb.IssueAccessResponse)
+        return await _whole(self._parts.access.issue(once, caller().subject, request.reservation, request.act))
+
+    async def Unlock(self, request: pb.UnlockRequest, context: Any) -> pb.UnlockResponse:
+        once = Once.of(request, pb.UnlockResponse)
+        return await _whole(self._parts.access.unlock(once, caller().subject, request.reservation, request.act))
+
+    async def ListAccessKeys(self, request: pb.ListAccessKeysRequest, context: Any) -> pb.ListAccessKeysResponse:
+        rows = self._parts.keys.rows
+        keys = [pb.AccessKey(kid=row.kid, public_key=row.public_key, transaction=row.transaction) for row in rows]
+        return pb.ListAccessKeysResponse(keys=keys)
+
+    async def ListInstructions(self, request: pb.ListInstructionsRequest, context: Any) -> pb.ListInstructionsResponse:
+        found = await self._parts.access.instructions(request.lock, request.after_sequence)
+        return pb.ListInstructionsResponse(instructions=found)
+
+    async def GetReservation(self, request: pb.GetReservationRequest, context: Any) -> pb.GetReservationResponse:
+        found = await self._parts.views.get(request.reservation, caller().subject)
+        return pb.GetReservationResponse(reservation=found)
+
+    async def ListReservations(self, request: pb.ListReservationsRequest, context: Any) -> pb.ListReservationsResponse:
+        found, token = await self._parts.views.page(caller().subject, request.page_size, request.page_token)
+        return pb.ListReservationsResponse(reservations=found, next_page_token=token)
+
+    async def GetSessionBundle(self, request: pb.GetSessionBundleRequest, context: Any) -> pb.GetSessionBundleResponse:
+        bundle = await self._parts.bundles.session(request.reservation, caller().subject)
+        return pb.GetSessionBundleResponse(bundle_json=bundle)
+
+
+def lot_of(lot: pb.Lot) -> Lot:
+    """The lot as it is asked for."""
+    return Lot(
+        id=lot.id,
+        name=lot.name,
+        operator=lot.operator,
+        capacity=lot.capacity,
+        latitude_e7=lot.latitude_e7,
+        longitude_e7=lot.longitude_e7,
+        open_minutes=tuple((hours.weekday, hours.from_minute, hours.to_minute) for hours in lot.open_hours),
+        tariff=lot.tariff,
+        bays=tuple(lot.bays),
+        sensors=tuple(lot.sensors),
+        lock=lot.lock,
+    )
+
+
+async def _whole(use_case: Coroutine[Any, Any, R]) -> R:
+    """Runs a use case to its end, also where the caller hangs up: what is stored and what is in memory stay one."""
+
+    async def run() -> R:
+        with in_city_words():
+            return await use_case
+
+    return await asyncio.shield(asyncio.ensure_future(run()))
