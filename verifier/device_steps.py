@@ -28,6 +28,8 @@ def _device_keys(found: Found) -> str:
         if item["id"] in found.keys:
             raise Failure(f"{where}: {item['id']} stands twice")
         found.keys[item["id"]] = _keys(item, where, found.trust)
+    if list(found.keys) != sorted(found.keys):
+        raise Failure(f"devices {list(found.keys)} are not in order")
     used = {package.device for package in found.packages}
     if used != set(found.keys):
         raise Failure(f"keys are given for {sorted(found.keys)}, packages are of {sorted(used)}")

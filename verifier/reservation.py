@@ -133,7 +133,7 @@ def _require_next(before: Any, document: Any) -> None:
 
 
 def _require_new(document: Any, where: str) -> None:
-    if document["access"] is not None or document["exit_time"]:
+    if document["access"] is not None:
         raise Failure(f"{where}: a lock cannot have opened yet")
 
 
@@ -148,8 +148,8 @@ def _require_effect(before: Any, document: Any, where: str) -> None:
         raise Failure(f"{where} ends at {document['to_time']}, no later than {before['to_time']}")
     if change == "expired" and seconds_of(document["time"], where) < document["hold_until"]:
         raise Failure(f"{where} is dated {document['time']}, while it was promised until {document['hold_until']}")
-    if change == "started" and document["exit_time"]:
-        raise Failure(f"{where}: it cannot have been left yet")
+    if change == "no-show" and seconds_of(document["time"], where) < document["to_time"]:
+        raise Failure(f"{where} is dated {document['time']}, while one could still come until {document['to_time']}")
     if change in ("started", "ended") and (document["access"] is None or document["access"] == before["access"]):
         raise Failure(f"{where} names no access document of its own")
     if change == "ended" and not document["exit_time"]:

@@ -184,6 +184,7 @@ def _price(found: Found) -> str:
     tariff = read_tariff(args["tariff"])
     _require_named(tariff, documents[0])
     require_valid(tariff, documents[0]["from_time"])
+    _require_hold(tariff, documents[0])
     before: Any = None
     for document in documents:
         _require_price(tariff, before, document)
@@ -200,6 +201,13 @@ def _require_named(tariff: Tariff, document: Any) -> None:
     published = tuple(tariff.document[name] for name in ("id", "version", "currency"))
     if said != published:
         raise Failure(f"the reservation is priced by {said}; the tariff shown is {published}")
+
+
+def _require_hold(tariff: Tariff, document: Any) -> None:
+    """A hold lives as long as the tariff promises."""
+    promised = seconds_of(document["time"], where_of(document)) + tariff.document["hold_minutes"] * 60
+    if document["hold_until"] < promised:
+        raise Failure(f"{where_of(document)} holds until {document['hold_until']}; by the tariff it is {promised}")
 
 
 def _require_price(tariff: Tariff, before: Any, document: Any) -> None:

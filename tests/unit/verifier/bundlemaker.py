@@ -176,9 +176,10 @@ def packages_of(recipe: Recipe) -> dict[int, bytes]:
     return made
 
 
-def package_bundle(recipe: Recipe) -> dict[str, Any]:
-    """Kind "package": each package that was not lost, at every second place of the log."""
-    kept = {sequence: data for sequence, data in packages_of(recipe).items() if sequence not in recipe.left_out}
+def package_bundle(recipe: Recipe, packages: dict[int, bytes] | None = None) -> dict[str, Any]:
+    """Kind "package": each package (of energy, if none are given) that was not lost, at every second place of the log."""
+    made = packages or packages_of(recipe)
+    kept = {sequence: data for sequence, data in made.items() if sequence not in recipe.left_out}
     items: list[dict[str, Any]] = []
     entries: list[bytes] = []
     for sequence, data in kept.items():

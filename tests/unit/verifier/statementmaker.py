@@ -83,24 +83,23 @@ def bundle_of(
     *,
     before: list[tuple[int, dict[str, Any]]] | None,
     sets: list[list[tuple[int, dict[str, Any]]]],
-    closing: dict[str, Any] | None = None,
-    **changes: Any,
+    log: str = "payments.transfers",
 ) -> dict[str, Any]:
-    """These sets, logged and anchored, whether true or not; `changes` override fields of the bundle."""
+    """These sets, logged and anchored, whether true or not."""
     shown = copy.deepcopy([*([] if before is None else [before]), *sets])
     last = next(
         (document for one in reversed(shown) for _, document in reversed(one)), {"number": 0, "balance": NOTHING}
     )
     made = [_set(books.seed, one, f"set {number}") for number, one in enumerate(shown)]
     commitments = [commit(bytes.fromhex(item["salt"]), found) for item, found in made]
-    entries, places = mixed(books.seed, commitments, "payments.transfers")
+    entries, places = mixed(books.seed, commitments, log)
     items = [{**item, "index": place} for (item, _), place in zip(made, places, strict=True)]
     return {
         "format": "city.bundle.v1", "kind": "statement", "city": CITY, "earlier": None, "account": ACCOUNT, "currency": "GBP",
         "from_time": books.from_time, "to_time": books.to_time, "before": items.pop(0) if before is not None else None, "sets": items,
-        "closing": closing or {"number": last["number"], "balance": last["balance"]},
-        "log": log_part(books.seed, entries, places, f"{CITY}/payments.transfers"),
-    } | changes  # fmt: skip
+        "closing": {"number": last["number"], "balance": dict(last["balance"])},
+        "log": log_part(books.seed, entries, places, f"{CITY}/{log}"),
+    }  # fmt: skip
 
 
 def statement(books: Books) -> dict[str, Any]:
