@@ -12,7 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.unit.verifier import bundlemaker as maker
+from tests.unit.verifier import sessionmaker, statementmaker
 from tests.unit.verifier.bundlemaker import Recipe
+from tests.unit.verifier.sessionmaker import HOUR, Story
+from tests.unit.verifier.statementmaker import Books
 from verifier.__main__ import main
 from verifier.bundle import check_bundle
 from verifier.canonical import Failure, Unreadable, decode, encode
@@ -24,6 +27,8 @@ TRUST: Trust = read_trust(maker.trust(1))
 BUNDLES: dict[str, dict[str, Any]] = {
     "bill": maker.bill_bundle(Recipe(size=30, held=(5,), earlier=3)),
     "event": maker.event_bundle(Recipe()),
+    "parking-session": sessionmaker.bundle_of(sessionmaker.overstayed()),
+    "statement": statementmaker.statement(statementmaker.busy()),
 }
 SCALARS = st.none() | st.booleans() | st.integers(-(2**53) + 1, 2**53 - 1) | st.text(max_size=12)
 VALUES = st.recursive(
@@ -73,6 +78,75 @@ def test_whatever_is_left_out_is_found(data: st.DataObject, kind: str) -> None:
     assert not check_bundle(encode(bundle), TRUST).ok
 
 
+@QUICK
+@given(data=st.data(), kind=st.sampled_from(["parking-session", "statement"]))
+def test_any_two_items_that_change_places_are_found(data: st.DataObject, kind: str) -> None:
+    bundle: Any = copy.deepcopy(BUNDLES[kind])
+    path = data.draw(st.sampled_from([path for path in PLACES[kind] if isinstance(path[-1], int) and path[-1] > 0]))
+    at = bundle
+    for part in path[:-1]:
+        at = at[part]
+    other = data.draw(st.integers(0, path[-1] - 1))
+    same = encode(at[path[-1]]) == encode(at[other])
+    at[path[-1]], at[other] = at[other], at[path[-1]]
+    assert check_bundle(encode(bundle), TRUST).ok == same, path
+
+
+@QUICK
+@given(data=st.data(), kind=st.sampled_from(sorted(BUNDLES)))
+def test_any_changed_bytes_end_in_words_and_a_failed_step(data: st.DataObject, kind: str) -> None:
+    good = encode(BUNDLES[kind])
+    at = data.draw(st.integers(0, len(good) - 1))
+    new = data.draw(st.binary(max_size=3))
+    bad = good[:at] + new + good[at + data.draw(st.integers(0, 3)) :]
+    report = check_bundle(bad, TRUST)
+    assert report.ok == (bad == good)
+    assert all(step.detail for step in report.steps)
+
+
+@settings(QUICK, max_examples=40)
+@given(
+    start=st.integers(0, 400), quarters=st.integers(1, 96), longer=st.integers(0, 8), out=st.integers(-300, 3_000),
+    permit=st.integers(0, 10_000), step=st.sampled_from([7, 15, 30, 60]), cap=st.sampled_from([0, 300, 900]),
+    algorithm=st.sampled_from(["EdDSA", "ES256"]),
+)  # fmt: skip
+def test_honest_sessions_of_any_times_and_prices_hold(
+    start: int, quarters: int, longer: int, out: int, permit: int, step: int, cap: int, algorithm: str
+) -> None:
+    """Around the night of 30 October 2016, in which the clocks go back."""
+    tariff = sessionmaker.TARIFF | {"step_minutes": step, "cap_minor_per_day": cap}
+    begins = sessionmaker.at("2016-10-27 20:00") + 900 * start
+    story = Story(tariff=tariff, from_time=begins, to_time=begins + 900 * quarters, permit=permit, algorithm=algorithm)
+    story.held(begins - HOUR).confirmed(begins - HOUR + 60).started(begins + 7)
+    if longer:
+        story.extended(begins + 60, story.to_time + 900 * longer)
+    story.ended(story.last["to_time"] + 60 * out)
+    owed = story.last["price_minor"]
+    if owed:
+        story.paid(begins - HOUR, ("authorised", owed + 50), ("captured", owed))
+    assert [step for step in check_bundle(encode(sessionmaker.bundle_of(story)), TRUST).steps if not step.ok] == []
+
+
+@settings(QUICK, max_examples=40)
+@given(data=st.data(), first=st.integers(0, 3), rule=st.sampled_from(["free", "debits-within-credits"]))
+def test_honest_statements_of_any_course_hold(data: st.DataObject, first: int, rule: str) -> None:
+    """Credits that are never too little, holds that begin and end in any order, a range that begins anywhere in it."""
+    books = Books(rule=rule, from_time=statementmaker.FROM_TIME + first * statementmaker.DAY)
+    books.move(statementmaker.FROM_TIME, ("posted", "credit", 10**6, 0, "provider/clearing"))
+    held: list[tuple[int, str]] = []
+    for number in range(data.draw(st.integers(0, 12))):
+        time = statementmaker.FROM_TIME + (number + 1) * 20_000
+        ends: bool = data.draw(st.booleans())
+        if held and ends:
+            amount, counter = held.pop(data.draw(st.integers(0, len(held) - 1)))
+            taken = data.draw(st.integers(0, amount))
+            books.move(time, ("post-pending" if taken else "void-pending", "debit", taken, amount, counter))
+        else:
+            held.append((data.draw(st.integers(1, 500)), data.draw(st.sampled_from(["payee/a", "payee/b"]))))
+            books.move(time, ("pending", "debit", held[-1][0], 0, held[-1][1]), ("posted", "credit", 3, 0, "payee/a"))
+    assert [step for step in check_bundle(encode(statementmaker.statement(books)), TRUST).steps if not step.ok] == []
+
+
 @settings(QUICK, max_examples=40)
 @given(
     seed=st.integers(0, 99), size=st.integers(1, 98), algorithm=st.sampled_from(["EdDSA", "ES256"]),
@@ -90,13 +164,14 @@ def test_honest_bills_of_any_shape_hold(
 
 @settings(QUICK, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    data=st.binary(max_size=200) | VALUES.map(maker.canonical), which=st.sampled_from(["bundle", "trust", "earlier"])
-)
+    data=st.binary(max_size=200) | VALUES.map(maker.canonical), which=st.sampled_from(["bundle", "trust", "earlier"]),
+    kind=st.sampled_from(sorted(BUNDLES)),
+)  # fmt: skip
 def test_the_program_ends_with_a_code_and_words(
-    data: bytes, which: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    data: bytes, which: str, kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     good = {
-        "bundle": encode(BUNDLES["event"]),
+        "bundle": encode(BUNDLES[kind]),
         "trust": encode(maker.trust(1)),
         "earlier": maker.checkpoint(1, []).encode(),
     }
