@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from datetime import datetime
 from typing import Any
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from city.parking.v1 import parking_service_pb2 as pb
 from citykit import canonical
@@ -153,6 +153,10 @@ def _parsed(text: str) -> tuple[dict[str, Any], Tariff]:
         document = canonical.decode(text.encode())
         if not isinstance(document, dict):
             raise TariffInvalid("a tariff is an object", "tariff_json")
-        return document, parse_tariff(document)
-    except (canonical.CanonicalError, TariffInvalid) as error:
+        parsed = parse_tariff(document)
+        ZoneInfo(parsed.zone)
+        return document, parsed
+    except (ZoneInfoNotFoundError, OSError):
+        raise InvalidArgument("zone is one of the IANA database, like Europe/London", field="zone") from None
+    except (ValueError, TariffInvalid) as error:
         raise InvalidArgument(f"tariff_json: {error}", field="tariff_json", reason="tariff-invalid") from None
