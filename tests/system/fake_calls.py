@@ -56,6 +56,8 @@ class Asked:
 
     phase: str = "live"
     bundle: str = "fine"
+    later_s: int = 0
+    """How far the replay has gone on from `NOW`."""
     provider_answers: bool = True
     """False: the payment provider keeps silent."""
 

@@ -12,7 +12,7 @@ from city.parking.v1 import parking_service_pb2 as parking
 from city.parking.v1 import parking_service_pb2_grpc as parking_grpc
 from citykit.errors import FailedPrecondition, InvalidArgument, NotFound
 from tests.system.fake_calls import DAY, NOW, SLOT, TX, Asked, at
-from tests.system.fake_payments import declines, is_slow
+from tests.system.fake_purse import declines, is_late
 
 MODEL = "model-2016-11-07-parking"
 _NAMES = (
@@ -41,7 +41,7 @@ def _lot(id_: str, name: str, capacity: int, quality: str, latitude: float, long
     hours = [parking.OpenHours(weekday=day, from_minute=0, to_minute=1_440) for day in range(7)]
     lot = parking.Lot(
         id=id_, name=name, operator="City car parks", capacity=capacity, latitude_e7=round(latitude * 1e7), longitude_e7=round(longitude * 1e7),
-        open_hours=[] if id_ == CLOSED else hours, tariff=TARIFF, bays=[f"b-{bay:02}" for bay in range(1, 9)],
+        open_hours=hours[6:] if id_ == CLOSED else hours, tariff=TARIFF, bays=[f"b-{bay:02}" for bay in range(1, 9)],
         sensors=[f"count-{id_}"], lock=f"lock-{id_}",
     )  # fmt: skip
     state = parking.LotState(quality=quality, confidence_pct=90)
@@ -162,7 +162,7 @@ class Parking(parking_grpc.ParkingServiceServicer):
     async def Confirm(self, request: Any, _: Any) -> Any:
         one = self._of(request.reservation)
         state, paid = ("declined", "declined") if declines(request.mandate) else ("confirmed", "authorised")
-        if is_slow(request.mandate):
+        if is_late(request.mandate):
             state, paid = "confirming", "unknown"
         one.state, one.payment_state, one.payments[:] = state, paid, ["payment-5f0c2ab19d3e4417"]
         return self._asked.once("Confirm", request, parking.ConfirmResponse(reservation=one))

@@ -225,7 +225,7 @@ class Simulation(simulation_grpc.SimulationServiceServicer):
     async def GetReplay(self, request: Any, _: Any) -> Any:
         self._asked.note("GetReplay", request)
         return simulation.GetReplayResponse(
-            city_time=at(NOW), speed=900, faults=self.faults, faults_available=FAULTS,
+            city_time=at(NOW + self._asked.later_s), speed=900, faults=self.faults, faults_available=FAULTS,
             faulted_devices=[f"{fault}:meter-0017" for fault in self.faults], phase=self._asked.phase,
         )  # fmt: skip
 

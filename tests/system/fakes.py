@@ -36,7 +36,7 @@ from services.gateway.main import build
 from tests.system.fake_calls import NOW, Asked, claims_of
 from tests.system.fake_metering import Metering
 from tests.system.fake_parking import Forecasting, Parking
-from tests.system.fake_payments import Payments
+from tests.system.fake_purse import Payments
 from tests.system.fake_services import Identity, Notary, Simulation
 
 VERIFIER = Path(__file__).with_name("fake_verifier.py")

@@ -16,7 +16,7 @@ from citykit.settings import CitySettings
 from tests.system.fake_calls import TX, fake_token
 from tests.system.fake_metering import BILL
 from tests.system.fake_parking import RESERVATION
-from tests.system.fake_payments import PAYMENT
+from tests.system.fake_purse import PAYMENT
 from tests.system.fakes import FakeCity, fake_city
 
 DAY = "from=2016-11-07T00:00:00Z&to=2016-11-08T00:00:00Z"

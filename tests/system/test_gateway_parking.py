@@ -13,7 +13,7 @@ from citykit.clock import ReplayClock
 from services.gateway.app.live import city_picture
 from tests.system.fake_calls import NOW, fake_token
 from tests.system.fake_parking import RESERVATION
-from tests.system.fake_payments import PAYMENT
+from tests.system.fake_purse import PAYMENT
 from tests.system.fakes import FakeCity, fake_city
 from tests.system.test_gateway import client_of, problem_of
 
@@ -147,7 +147,7 @@ async def test_an_unknown_outcome_is_a_state_and_no_error(client: httpx.AsyncCli
         ("unknown", "authorise"),
         ("declined", ""),
     ]
-    mandate = {"payee": "parking", "limit_minor": 5_000, "currency": "GBP", "payment_method": "pm_slow"}
+    mandate = {"payee": "parking", "limit_minor": 5_000, "currency": "GBP", "payment_method": "pm_later"}
     made = (await client.post("/api/v1/payments/mandates", json=mandate, headers=KEY)).json()
     confirmed = await client.post(f"{SPACE}/confirm", json=made, headers=KEY)
     assert (confirmed.status_code, confirmed.json()["state"]) == (200, "confirming"), confirmed.text

@@ -155,6 +155,11 @@ class OpenHours(In):
     to_minute: Minutes = Field(description="1440 is midnight.")
 
 
+class BaySensor(In):
+    device: Id
+    bay: Id
+
+
 class NewLot(In):
     id: Id = Field(examples=["bull-ring"])
     name: Short = Field(examples=["Bull Ring"])
@@ -162,10 +167,11 @@ class NewLot(In):
     capacity: Annotated[int, Field(ge=1, le=100_000), BeforeValidator(_number)]
     latitude_e7: LatitudeE7
     longitude_e7: LongitudeE7
-    open_hours: list[OpenHours] = Field(max_length=50)
+    open_hours: list[OpenHours] = Field(max_length=50, description="None: always open.")
     tariff: Id = Field(examples=["bays-2016"])
     bays: list[Id] = Field(default_factory=list, max_length=5_000, description="Reservable ones.")
     sensors: list[Id] = Field(default_factory=list, max_length=50)
+    bay_sensors: list[BaySensor] = Field(default_factory=list, max_length=5_000, description="Each watches one bay.")
     lock: Annotated[str, StringConstraints(pattern="^[a-z0-9-]{0,64}$")] = Field(default="", description="Empty: none.")
 
 

@@ -332,6 +332,8 @@ class Bill(Out):
     issued_at: datetime | None = None
     run: str
     provable: bool = Field(description="True when its packages and its run are anchored, so that a bundle can be had.")
+    paid: bool = Field(description="True while a payment of it was captured and not given back in full.")
+    payment: str = Field(description="That payment; empty where there was none.")
 
 
 class Bills(Out):

@@ -15,6 +15,11 @@ class OpenHours(Out):
     to_minute: int = Field(description="Local; 1440 is midnight.")
 
 
+class BaySensor(Out):
+    device: str
+    bay: str
+
+
 class Lot(Out):
     """A car park."""
 
@@ -24,10 +29,11 @@ class Lot(Out):
     capacity: int
     latitude_e7: int = Field(description="WGS 84, ten-millionths of a degree.")
     longitude_e7: int
-    open_hours: list[OpenHours]
+    open_hours: list[OpenHours] = Field(description="None: always open.")
     tariff: str
     bays: list[str] = Field(description="Reservable ones; the others are for who comes.")
     sensors: list[str]
+    bay_sensors: list[BaySensor] = Field(description="Devices that watch one bay each.")
     lock: str = Field(description="The device at the reservable bays' barrier; empty: none.")
 
 

@@ -3,6 +3,7 @@
 import { all, ask } from "./api.js";
 import { areaChart } from "./chart.js";
 import { byId, el, everyHours, failed, number, plural, put, say, seconds, setZone, short, when } from "./dom.js";
+import { setSources } from "./lots.js";
 import { setMeters, setStates } from "./map.js";
 
 const first = new Map();
@@ -28,6 +29,7 @@ export async function loadNeighbourhood() {
   }
   if (!found.meters.length) return false;
   setMeters(found.meters);
+  setSources(found.car_parks);
   const weeks = [...new Set(found.attributions.map((item) => item.shifted_weeks))].sort((a, b) => a - b);
   const list = new Intl.ListFormat("en-GB").format(weeks.map(number));
   say("provenance", found.synthetic

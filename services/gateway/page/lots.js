@@ -11,6 +11,7 @@ const KINDS = {
   unknown: "No count",
   closed: "Closed",
 };
+const SOURCES = { measured: " · measured (open data, replayed)", simulated: " · simulated" };
 const WIDE = 1_000;
 const MARGIN = 70;
 const FLAT = [0.55, 0.85];
@@ -22,12 +23,13 @@ let chosen = null;
 let now = 0;
 let operator = null;
 let project = null;
+let sources = new Map();
 let onSpot = () => undefined;
 
 /** Whether a lot is open, and else what its newest count is worth. */
 function kindOf({ lot, state }) {
   const { weekday, minute } = localMinute(now);
-  const open = lot.open_hours.some((hours) => hours.weekday === weekday && hours.from_minute <= minute && minute < hours.to_minute);
+  const open = !lot.open_hours.length || lot.open_hours.some((hours) => hours.weekday === weekday && hours.from_minute <= minute && minute < hours.to_minute);
   if (!open) return "closed";
   return state?.quality in KINDS ? state.quality : "unknown";
 }
@@ -38,6 +40,11 @@ const freeOf = (view) => Math.max(0, view.lot.capacity - view.state.occupied);
 /** What to do when somebody points at a spot of the map. */
 export function onSpotChosen(action) {
   onSpot = action;
+}
+
+/** Of a demo: which lots replay open data. */
+export function setSources(found) {
+  sources = new Map(found.map((one) => [one.lot, one.kind]));
 }
 
 /** Who may ask why. */
@@ -215,7 +222,7 @@ function showLot() {
   if (!view) return;
   byId("lot-card").dataset.lot = chosen;
   say("lot-title", view.lot.name);
-  say("lot-detail", `${words(view)} · ${number(view.reservable_free)} of ${plural(view.lot.bays.length, "bay", "bays")} can be reserved now`);
+  say("lot-detail", `${words(view)} · ${number(view.reservable_free)} of ${plural(view.lot.bays.length, "bay", "bays")} can be reserved now${SOURCES[sources.get(view.lot.id)] ?? ""}`);
   showForecast(view);
   showModel(view);
 }

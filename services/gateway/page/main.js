@@ -1,12 +1,13 @@
 // Starts the page: the city first, then, in a demo, the resident's and the operator's views; keeps them fresh.
 
 import { watch } from "./api.js";
+import { setClock } from "./clock.js";
 import { loadCity, loadLoad, loadNeighbourhood, loadStates, showLive, slotOf } from "./city.js";
 import { loadFaults, loadQuarantine, loadRefusals, updateFaults } from "./control.js";
 import { byId, empty, failed, put, say, seconds } from "./dom.js";
 import { loadAccesses, loadBill, loadUsage, openHome, setNow } from "./home.js";
 import { loadCalibration, loadLots, setOperator, showParking } from "./lots.js";
-import { openFind, openPark, setClock } from "./park.js";
+import { openFind, openPark } from "./park.js";
 import { loadPayments } from "./payments.js";
 import { followReservation } from "./reservation.js";
 import { finishSignIn, ME, signIn } from "./session.js";
@@ -42,9 +43,9 @@ function onLive(live) {
   view.live = live;
   byId("connection").hidden = true;
   document.body.classList.remove("stale");
+  setClock(seconds(live.city_time), live.replay?.speed || 1);
   showLive(live);
   showParking(live);
-  setClock(seconds(live.city_time), live.replay?.phase === "live" ? live.replay.speed : 1);
   followReservation();
   if (live.replay) updateFaults(live.replay);
   refresh();

@@ -1,6 +1,7 @@
 // Finding a place: where, when, how long; then the advice with its reasons, and a button to reserve.
 
 import { ask } from "./api.js";
+import { cityNow, citySpeed } from "./clock.js";
 import { byId, choices, doing, el, empty, failed, money, number, plural, put, rfc, say, when } from "./dom.js";
 import { choose, onSpotChosen, places, showPin } from "./lots.js";
 import { METHODS } from "./payments.js";
@@ -16,19 +17,8 @@ const FAST = 60;
 const LEAD_S = 2;
 /** Seconds between pressing a button and the city acting on it. */
 
-const clock = { city: 0, at: 0, speed: 1 };
 let who = null;
 let spot = null;
-
-/** City time now, also between two events of the stream. */
-export const cityNow = () => clock.city + ((performance.now() - clock.at) / 1000) * clock.speed;
-
-/** From the live stream. */
-export function setClock(city, speed) {
-  const first = !clock.at;
-  Object.assign(clock, { city, speed, at: performance.now() });
-  if (first) setDefaults();
-}
 
 /** Once the lots are known. */
 export function openFind() {
@@ -42,15 +32,16 @@ export function openFind() {
   };
   byId("lot-near").onclick = near;
   onSpotChosen(choseSpot);
+  setDefaults();
   placeChanged();
 }
 
 function setDefaults() {
-  const fast = clock.speed > FAST;
+  const fast = citySpeed() > FAST;
   byId("find-arrival").replaceChildren(...choices(ARRIVALS, 0));
   byId("find-stay").replaceChildren(...choices(STAYS, fast ? 480 : 120));
   byId("find-walk").replaceChildren(...choices(WALKS, 15));
-  say("find-speed", fast ? `City time runs ${number(clock.speed)} times as fast: 8 hours pass in ${Math.round(28_800 / clock.speed)} seconds.` : "");
+  say("find-speed", fast ? `City time runs ${number(citySpeed())} times as fast: 8 hours pass in ${Math.round(28_800 / citySpeed())} seconds.` : "");
 }
 
 /** Whoever may reserve. */
@@ -85,7 +76,7 @@ function placeChanged() {
 
 /** Arrival and departure, whole quarters: at once means the quarter we are in, or the next we can still reach. */
 function span() {
-  const lead = LEAD_S * clock.speed;
+  const lead = LEAD_S * citySpeed();
   const wanted = Number(byId("find-arrival").value);
   const soonest = lead < QUARTER / 3 ? Math.floor(cityNow() / QUARTER) : Math.ceil((cityNow() + lead) / QUARTER);
   const from = soonest * QUARTER + wanted;

@@ -8,7 +8,7 @@ import { byId, choices, doing, el, empty, failed, money, put, rfc, scrolling, wh
 export const METHODS = [
   ["pm_visa", "Visa (sandbox)"],
   ["pm_declined", "a card that is declined"],
-  ["pm_slow", "a bank that answers late"],
+  ["pm_later", "a bank that answers late"],
 ];
 const DAY = 86_400;
 const SHOWN = 20;
@@ -87,13 +87,14 @@ export function showBillPayment(shown) {
   const host = byId("bill-pay");
   if (!host || byId("payments-card").hidden) return;
   const found = payments.find((one) => one.payee === "metering" && one.reference.endsWith(bill.id) && one.state !== "declined" && one.state !== "voided");
-  const key = found ? `${found.id} ${found.state}` : bill.id;
+  const key = `${bill.id} ${found?.state ?? ""} ${bill.paid}`;
   if (host.dataset.key === key) return;
   host.dataset.key = key;
-  host.replaceChildren(...(found ? [settled(found)] : payable()));
+  host.replaceChildren(...(found || bill.paid ? [settled(found)] : payable()));
 }
 
 function settled(one) {
+  if (!one) return el("p", { class: "notice" }, "This bill is paid.");
   if (one.state === "captured") return el("p", { class: "notice" }, `Paid: ${money(one.captured_minor, one.currency)}, ${when(one.create_time, "moment")}.`);
   return el("p", { class: "notice" }, "Your payment is on its way: the provider has not answered for certain and is asked again.");
 }

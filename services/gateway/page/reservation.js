@@ -2,6 +2,7 @@
 
 import { act, ask, save } from "./api.js";
 import { check, forgetCheck } from "./check.js";
+import { cityNow } from "./clock.js";
 import { byId, doing, el, money, plural, put, rfc, say, seconds, when } from "./dom.js";
 import { nameOf } from "./lots.js";
 import { loadPayments } from "./payments.js";
@@ -11,14 +12,15 @@ const MINUTE = 60;
 const OPEN = ["held", "confirming", "confirmed", "active"];
 const LIMIT_LEAST_MINOR = 5_000;
 const LIMIT_OVER_QUOTE = 3;
-const LOCK_WAIT_S = 30;
+const MANDATE_S = 7 * 86_400;
+const LOCK_WAIT_S = 6;
 /** Real seconds after which one is told that a lock may be offline. */
 
 const TAGS = { held: "held", confirming: "waiting for the provider", confirmed: "confirmed", active: "parked", ended: "over", cancelled: "cancelled", "no-show": "not used", expired: "expired", declined: "declined" };
 const WORDS = {
   held: () => "The bay is kept for a moment; it is not confirmed yet.",
   confirming: () => "The payment provider has not answered for certain. Nothing is wrong and nothing is to be done: it is asked again, and this changes by itself.",
-  confirmed: (one) => `Bay ${one.bay} is yours. ${money(one.quote_minor, one.currency)} is set aside and taken only when you leave.`,
+  confirmed: (one) => `Bay ${one.bay} is yours. ${money(one.quote_minor, one.currency)} is set aside and taken only when you leave.${isEarly(one) ? ` It opens at ${when(one.from_time, "moment")}.` : ""}`,
   active: (one) => `The lock let you in at ${when(one.entry_time, "moment")}, by its own signed word. Leave by ${when(one.to_time, "moment")}; later costs extra.`,
   ended: (one) => `The lock let you out at ${when(one.exit_time, "moment")}. ${taken(one)}`,
   cancelled: (one) => `You gave the bay back. ${taken(one)}`,
@@ -44,7 +46,9 @@ const taken = (one) => {
 };
 const isOpen = (one) => OPEN.includes(one.state);
 /** Whether anything about it may still change by itself. */
-const isLive = (one) => isOpen(one) || (!one.provable && Boolean(one.amount_minor));
+const isLive = (one) => !one.provable;
+/** Whether the reserved time has not begun. */
+const isEarly = (one) => one.state === "confirmed" && cityNow() < seconds(one.from_time);
 const pathOf = (one) => `${PATH}/${encodeURIComponent(one.id)}`;
 
 /** The caller's reservations; shows the newest that is not over. */
@@ -62,7 +66,7 @@ async function list() {
 /** Mandate, hold and confirmation, one after the other: a hold lives for minutes of city time only. */
 export async function reserve(advice, span, method) {
   const limit = Math.max(LIMIT_LEAST_MINOR, LIMIT_OVER_QUOTE * advice.price_minor);
-  const { mandate } = await act("/api/v1/payments/mandates", who, { payee: "parking", limit_minor: limit, currency: advice.currency, payment_method: method });
+  const { mandate } = await act("/api/v1/payments/mandates", who, { payee: "parking", limit_minor: limit, currency: advice.currency, payment_method: method, lifetime_s: MANDATE_S });
   const held = await act(PATH, who, { lot: advice.lot, from_time: rfc(span.from), to_time: rfc(span.to) });
   await show(held);
   byId("reservation-title").focus();
@@ -99,7 +103,7 @@ async function show(one) {
   }
   shown = one;
   if (one.provable && !bundle) bundle = await ask(`${pathOf(one)}/bundle`, who).catch(() => null);
-  const key = JSON.stringify([one, Boolean(bundle), waiting?.since, lateness(), access]);
+  const key = JSON.stringify([one, Boolean(bundle), waiting?.since, lateness(), isEarly(one), access]);
   if (key === drawn) return;
   drawn = key;
   draw(one);
@@ -144,7 +148,7 @@ function steps(one) {
   }, name)));
 }
 
-const passing = (one, name) => doing(name, () => unlock(one), { class: "primary", id: "unlock", disabled: Boolean(waiting) && !lateness() });
+const passing = (one, name) => doing(name, () => unlock(one), { class: "primary", id: "unlock", disabled: isEarly(one) || (Boolean(waiting) && !lateness()) });
 
 const ACTIONS = {
   held: (one) => [cancelling(one)],
