@@ -8,7 +8,7 @@ from importlib.util import find_spec
 
 from citykit.run import Build
 
-SERVICES: tuple[str, ...] = ("identity", "metering", "forecasting", "notary", "gateway")
+SERVICES: tuple[str, ...] = ("identity", "metering", "forecasting", "parking", "payments", "notary", "gateway")
 
 
 def builders(names: Sequence[str] = SERVICES) -> dict[str, Build]:
