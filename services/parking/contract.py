@@ -50,7 +50,10 @@ class ParkingKeys:
     @submits(by=("parking",))
     def publish(self, tx: Transaction, *, kid: str, key: str) -> JsonObject:
         """Publishes an ES256 key: 65 bytes, uncompressed point, hex."""
-        if not 0 < len(kid) <= _ID_MAX or len(key) != _KEY_HEX or any(char not in "0123456789abcdef" for char in key):
+        point = (
+            len(key) == _KEY_HEX and key.startswith("04") and not any(char not in "0123456789abcdef" for char in key)
+        )
+        if not 0 < len(kid) <= _ID_MAX or not point:
             raise Refusal("key-invalid", "kid has 1 to 64 characters and key is the hex of an uncompressed P-256 point")
         before = tx.get(f"key/{kid}")
         if before is not None and before != key:
