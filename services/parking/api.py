@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from city.parking.v1 import parking_service_pb2 as pb
 from city.parking.v1.parking_service_pb2_grpc import ParkingServiceServicer
 from citykit.access import caller
+from citykit.errors import InvalidArgument
 from citykit.once import Once
 from services.parking.app.access import Access, Keys
+from services.parking.app.advising import Advising
 from services.parking.app.books import Books
 from services.parking.app.bundles import Bundles
+from services.parking.app.calibration import Calibration
+from services.parking.app.city_events import CityEvents
 from services.parking.app.holds import Holds, Wanted
+from services.parking.app.ingest import Ingest, result
+from services.parking.app.listing import Listing
 from services.parking.app.lots import Lots
+from services.parking.app.publications import Publications
 from services.parking.app.reservations import Reservations
 from services.parking.app.tariffs import Permits, Tariffs
 from services.parking.app.views import Views
@@ -23,6 +30,7 @@ from services.parking.app.words import in_city_words
 from services.parking.domain.lots import Lot
 
 R = TypeVar("R")
+HEADS_MAX = 1_000
 
 
 @dataclass(frozen=True)
@@ -39,6 +47,12 @@ class Parts:
     access: Access
     bundles: Bundles
     books: Books
+    ingest: Ingest
+    listing: Listing
+    advising: Advising
+    city_events: CityEvents
+    calibration: Calibration
+    publications: Publications
 
 
 class ParkingServer(ParkingServiceServicer):
@@ -46,6 +60,35 @@ class ParkingServer(ParkingServiceServicer):
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
+
+    async def Ingest(
+        self, request_iterator: AsyncIterator[pb.IngestRequest], context: Any
+    ) -> AsyncIterator[pb.IngestResponse]:
+        async for request in request_iterator:
+            answers = await _whole(self._parts.ingest.handle(request.packages))
+            yield pb.IngestResponse(results=map(result, answers))
+
+    async def ListChainHeads(self, request: pb.ListChainHeadsRequest, context: Any) -> pb.ListChainHeadsResponse:
+        if len(request.devices) > HEADS_MAX:
+            raise InvalidArgument(f"name at most {HEADS_MAX} devices", field="devices")
+        heads = await self._parts.ingest.heads(list(request.devices))
+        return pb.ListChainHeadsResponse(heads=[pb.ChainHead(device=d, sequence=s, hash=h) for d, s, h in heads])
+
+    async def ListLots(self, request: pb.ListLotsRequest, context: Any) -> pb.ListLotsResponse:
+        return self._parts.listing.page(request.page_size, request.page_token)
+
+    async def Advise(self, request: pb.AdviseRequest, context: Any) -> pb.AdviseResponse:
+        return self._parts.advising.advise(request)
+
+    async def GetCalibration(self, request: pb.GetCalibrationRequest, context: Any) -> pb.GetCalibrationResponse:
+        return await self._parts.calibration.get()
+
+    async def GetPublication(self, request: pb.GetPublicationRequest, context: Any) -> pb.GetPublicationResponse:
+        return self._parts.publications.get(request.format)
+
+    async def AddCityEvents(self, request: pb.AddCityEventsRequest, context: Any) -> pb.AddCityEventsResponse:
+        once = Once.of(request, pb.AddCityEventsResponse)
+        return await self._parts.city_events.add(once, request.events)
 
     async def RegisterLots(self, request: pb.RegisterLotsRequest, context: Any) -> pb.RegisterLotsResponse:
         return await self._parts.lots.register(
@@ -132,6 +175,7 @@ def lot_of(lot: pb.Lot) -> Lot:
         bays=tuple(lot.bays),
         sensors=tuple(lot.sensors),
         lock=lot.lock,
+        bay_sensors=tuple((item.device, item.bay) for item in lot.bay_sensors),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 
 from city.parking.v1 import events_pb2 as pb
@@ -9,6 +10,7 @@ from citykit import canonical
 from citykit.bus.events import cloud_event
 from citykit.bus.port import Message
 from citykit.clock import iso
+from services.parking.domain.calibration import Bin
 from services.parking.domain.price import Line
 from services.parking.domain.reservation import Reservation
 
@@ -101,3 +103,31 @@ def reservation_changed(one: Reservation, change: str, committed: bytes, now: in
 def lines_of(document: bytes) -> list[Line]:
     """The lines of a stored document, to add to them."""
     return [Line(**line) for line in canonical.decode(document)["lines"]]
+
+
+def calibration_document(day: str, bins: Sequence[Bin], advices: int, brier_micro: int, now: int) -> bytes:
+    """The canonical document city.calibration.v1: how well advice came true until the end of a day."""
+    return canonical.encode(
+        {
+            "format": "city.calibration.v1",
+            "day": day,
+            "bins": [asdict(one) for one in bins],
+            "advices": advices,
+            "brier_micro": brier_micro,
+            "time": iso(now),
+        }
+    )
+
+
+def advice_calibrated(day: str, advices: int, committed: bytes, now: int) -> Message:
+    """A day's calibration, for the log parking.events."""
+    event = pb.AdviceCalibrated(day=day, answers=advices)
+    return cloud_event(
+        topic=EVENTS_TOPIC,
+        key="calibration",
+        event=event,
+        source=SOURCE,
+        id=f"calibration-{day}",
+        time=now,
+        commitment=committed,
+    )

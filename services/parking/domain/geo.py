@@ -10,6 +10,8 @@ WALK_M_PER_MINUTE = 78
 DETOUR_PERCENT = 130
 """Streets are not straight lines."""
 _E7 = 10_000_000
+_M_PER_DEGREE = 111_194
+"""Of latitude: EARTH_M x pi / 180, rounded down."""
 
 
 def distance_m(a: tuple[int, int], b: tuple[int, int]) -> int:
@@ -22,3 +24,13 @@ def distance_m(a: tuple[int, int], b: tuple[int, int]) -> int:
 def walk_minutes(metres: int) -> int:
     """Whole minutes on foot, rounded up."""
     return -(-metres * DETOUR_PERCENT // (100 * WALK_M_PER_MINUTE))
+
+
+def reach_m(minutes: int) -> int:
+    """How far one gets at most, as the crow flies, rounded up."""
+    return minutes * 100 * WALK_M_PER_MINUTE // DETOUR_PERCENT + 1
+
+
+def is_near(a: tuple[int, int], b: tuple[int, int], metres: int) -> bool:
+    """A quick look at the latitudes that leaves out only what is farther away."""
+    return abs(a[0] - b[0]) * _M_PER_DEGREE <= metres * _E7
