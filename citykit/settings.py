@@ -72,6 +72,9 @@ class ForecastingSettings:
     workers: int = limited(1, "processes that compute forecasts", low=1, high=16)
     history_days: int = limited(120, "days of each series that models learn from", low=28, high=3_650)
     retrain_days: int = limited(7, "city days between trainings", low=1, high=90)
+    look_s: float = limited(
+        15.0, "seconds (machine time) between two looks whether a training is due", low=1, high=86_400
+    )
 
 
 @dataclass(frozen=True)

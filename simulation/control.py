@@ -9,6 +9,7 @@ from city.simulation.v1 import simulation_service_pb2 as pb
 from city.simulation.v1.simulation_service_pb2_grpc import SimulationServiceServicer
 from citykit.clock import ReplayClock
 from citykit.errors import InvalidArgument
+from simulation.car_parks import CarParks
 from simulation.faults import FAULTS, Faults
 from simulation.neighbourhood import Neighbourhood
 
@@ -17,9 +18,15 @@ class Control(SimulationServiceServicer):
     """The servicer."""
 
     def __init__(
-        self, neighbourhood: Neighbourhood, clock: ReplayClock, faults: Faults, phase: Callable[[], str]
+        self,
+        neighbourhood: Neighbourhood,
+        car_parks: CarParks,
+        clock: ReplayClock,
+        faults: Faults,
+        phase: Callable[[], str],
     ) -> None:
         self._neighbourhood = neighbourhood
+        self._car_parks = car_parks
         self._clock = clock
         self._faults = faults
         self._phase = phase
@@ -31,10 +38,12 @@ class Control(SimulationServiceServicer):
         ]
         sources = [
             pb.Attribution(name=s.name, licence=s.licence, text=s.text, shifted_weeks=s.shifted_weeks)
-            for s in self._neighbourhood.sources
+            for s in [*self._neighbourhood.sources, *self._car_parks.sources(self._clock.now())]
         ]
+        lots = [pb.CarPark(lot=lot.id, label=lot.label, kind=lot.kind) for lot in self._car_parks.lots]
         return pb.GetNeighbourhoodResponse(
             meters=meters,
+            car_parks=lots,
             attributions=sources,
             time_zone=str(self._neighbourhood.zone),
             synthetic=self._neighbourhood.synthetic,

@@ -1,14 +1,19 @@
-"""Faults to switch on: what a device, a thief or a network can do to readings. Each acts on devices of its own, so the others stay clean."""
+"""Faults to switch on: what a device, a thief, a network or a provider can do. Each acts on things of its own, so the others stay clean."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 
 from citykit.package import Reading, sign_package
+from simulation.count_sensor import CountSensor
 from simulation.device import Device
 
-FAULTS = ("forged", "replayed", "reordered", "missing", "stuck", "drift", "spike", "skew", "flood")
+METER_FAULTS = ("forged", "replayed", "reordered", "missing", "stuck", "drift", "spike", "skew", "flood")
+SENSOR_STUCK, SENSOR_SILENT, EVENT = "sensor-stuck", "sensor-silent", "event-unannounced"
+LOCK_OFFLINE, PROVIDER_DOWN = "lock-offline", "provider-down"
+PARKING_FAULTS = (SENSOR_STUCK, SENSOR_SILENT, EVENT, LOCK_OFFLINE, PROVIDER_DOWN)
+FAULTS = (*METER_FAULTS, *PARKING_FAULTS)
 _DEVICES_EACH = 2
 _FIRST_DEVICE = 10
 _STUCK_WH = 137
@@ -18,11 +23,13 @@ _MISSING_EVERY = 4
 _SKEW_S = 6 * 3600
 _DRIFT_PER_DAY = 25
 _FLOOD_COPIES = 400
+_EVENT_SHARE_PCT = 35
+"""Of a lot's capacity: cars that come for what stands in no calendar."""
 
 
 def devices_of(fault: str, devices: Sequence[str]) -> list[str]:
-    """The devices a fault acts on: two each, never the measured homes."""
-    first = _FIRST_DEVICE + FAULTS.index(fault) * _DEVICES_EACH
+    """The meters a fault acts on: two each, never the measured homes."""
+    first = _FIRST_DEVICE + METER_FAULTS.index(fault) * _DEVICES_EACH
     return [device for number, device in enumerate(devices) if first <= number < first + _DEVICES_EACH]
 
 
@@ -30,14 +37,19 @@ class Faults:
     """The faults that are on.
 
     Args:
-        devices: every device, in the neighbourhood's order.
+        devices: every meter, in the neighbourhood's order.
+        targets: what each fault of PARKING_FAULTS acts on.
     """
 
-    def __init__(self, devices: Sequence[str], active: Sequence[str] = ()) -> None:
-        self._devices = tuple(devices)
+    def __init__(
+        self, devices: Sequence[str], active: Sequence[str] = (), targets: Mapping[str, Sequence[str]] | None = None
+    ) -> None:
+        self._targets = {name: tuple(devices_of(name, devices)) for name in METER_FAULTS}
+        self._targets |= {name: tuple((targets or {}).get(name, ())) for name in PARKING_FAULTS}
         self._active: tuple[str, ...] = ()
         self._since: dict[str, int] = {}
         self._held: dict[str, bytes] = {}
+        self._last: dict[str, int] = {}
         self.switch(active)
 
     @property
@@ -50,11 +62,27 @@ class Faults:
 
     def acting(self) -> list[str]:
         """`fault:device` of everything that is on."""
-        return [f"{fault}:{device}" for fault in self._active for device in devices_of(fault, self._devices)]
+        return [f"{fault}:{target}" for fault in self._active for target in self._targets[fault]]
+
+    def on(self, fault: str, target: str) -> bool:
+        """Whether a fault is on for a lock, a sensor or the provider."""
+        return fault in self._active and target in self._targets[fault]
+
+    def sensor_packages(self, sensor: CountSensor, readings: list[Reading]) -> list[bytes]:
+        """What the city gets instead of a count sensor's true package."""
+        if self.on(EVENT, sensor.id):
+            more = sensor.capacity * _EVENT_SHARE_PCT // 100
+            readings = [Reading(one.time, min(sensor.capacity, one.value + more)) for one in readings]
+        if self.on(SENSOR_STUCK, sensor.id):
+            value = self._last.setdefault(sensor.id, readings[0].value)
+            return [sensor.sign([Reading(one.time, value) for one in readings])]
+        self._last.pop(sensor.id, None)
+        package = sensor.sign(readings)
+        return [] if self.on(SENSOR_SILENT, sensor.id) else [package]
 
     def packages(self, device: Device, readings: list[Reading]) -> list[bytes]:
-        """What the city gets instead of the one true package of these readings."""
-        fault = next((name for name in self._active if device.id in devices_of(name, self._devices)), None)
+        """What the city gets instead of a meter's one true package of these readings."""
+        fault = next((name for name in self._active if device.id in self._targets[name]), None)
         if fault is None:
             held = self._held.pop(device.id, None)
             return [device.sign(readings), *([held] if held else [])]

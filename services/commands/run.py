@@ -16,11 +16,16 @@ from citykit.settings import CitySettings, TelemetrySettings, read_settings
 from services.commands.progress import Bars, progress
 from services.demo.city import DemoCity, Options
 from services.demo.summary import Summary, memory_watch, write_summary
+from simulation.car_parks import load_car_parks
 from simulation.faults import FAULTS
 from simulation.neighbourhood import Neighbourhood, load_neighbourhood
 
 _SPEED_MAX = 100_000
 _PORT_MAX = 65_535
+_LOCK_MACHINE_S, _LOCK_LIFETIME_MAX_S = 4.0, 3_600
+"""An instruction to a lock lives this long on the machine's clock, within what the setting allows."""
+_TRAINING_LOOK_S = 120.0
+"""The first training is asked for once the past is there; looking sooner would train in the middle of it."""
 
 
 def add(subparsers: Any) -> None:
@@ -61,6 +66,9 @@ async def _run(arguments: argparse.Namespace, settings: Any, bars: Bars, summary
         neighbourhood = await asyncio.to_thread(
             load_neighbourhood, arguments.seed, synthetic=arguments.synthetic, report=bars.report, say=bars.say
         )
+        car_parks = await asyncio.to_thread(
+            load_car_parks, arguments.seed, synthetic=neighbourhood.synthetic, report=bars.report, say=bars.say
+        )
         options = Options(
             for_s=arguments.for_s,
             speed=arguments.speed,
@@ -68,21 +76,39 @@ async def _run(arguments: argparse.Namespace, settings: Any, bars: Bars, summary
             port=arguments.port,
             state=arguments.state,
             faults=arguments.faults,
-            settings=demo_settings(settings, neighbourhood, arguments.port),
+            settings=demo_settings(settings, neighbourhood, arguments.port, arguments.speed),
             neighbourhood=neighbourhood,
+            car_parks=car_parks,
         )
         if not stopping.is_set():
             await DemoCity(options, bars, summary).run(stopping)
-    bars.say(
-        f"Stopped. {summary.readings} readings accepted, {summary.bills} bills, {summary.anchored_entries} entries anchored."
-    )
+    bars.say(stopped(summary))
 
 
-def demo_settings(settings: CitySettings, neighbourhood: Neighbourhood, port: int) -> CitySettings:
-    """The settings, with the simulation's manufacturer trusted and the demo's own address."""
+def stopped(summary: Summary) -> str:
+    """The run in one line."""
+    parts = [
+        f"{summary.readings} readings accepted",
+        f"{summary.bills} bills",
+        f"{summary.reservations} reservations ({summary.double_bookings} bays promised twice)",
+        f"{summary.payments} payments",
+        f"{summary.anchored_entries} entries anchored",
+    ]
+    return f"Stopped. {', '.join(parts)}."
+
+
+def demo_settings(settings: CitySettings, neighbourhood: Neighbourhood, port: int, speed: float) -> CitySettings:
+    """The settings, with the simulation's manufacturer trusted, the demo's own address, and what lives for moments only made to fit the speed."""
     keys = ",".join(f"{name}={key.hex()}" for name, key in neighbourhood.manufacturers.items())
     general = replace(settings.general, public_url=settings.general.public_url or f"http://127.0.0.1:{port}")
-    return replace(settings, general=general, identity=replace(settings.identity, manufacturers=keys))
+    lifetime_s = min(_LOCK_LIFETIME_MAX_S, max(settings.parking.lock_lifetime_s, int(speed * _LOCK_MACHINE_S)))
+    return replace(
+        settings,
+        general=general,
+        identity=replace(settings.identity, manufacturers=keys),
+        parking=replace(settings.parking, lock_lifetime_s=lifetime_s),
+        forecasting=replace(settings.forecasting, look_s=_TRAINING_LOOK_S),
+    )
 
 
 def seconds(text: str) -> float:

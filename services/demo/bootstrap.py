@@ -1,4 +1,4 @@
-"""Sets up what a city has before its first reading: people, devices, meter points, a tariff, contracts. Through the RPCs, idempotent."""
+"""Sets up what a city has before its first reading: people, devices, meter points, tariffs, contracts, car parks. Through the RPCs, idempotent."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from city.identity.v1.identity_service_pb2_grpc import IdentityServiceStub
 from city.metering.v1 import metering_service_pb2 as metering
 from city.metering.v1.metering_service_pb2_grpc import MeteringServiceStub
 from citykit.canonical import encode
+from services.demo.parking import PARKERS, ParkingBootstrap
+from simulation.car_parks import CarParks
 from simulation.neighbourhood import Neighbourhood
 
 CONTRACT_START = "2016-10-04"
@@ -30,6 +32,7 @@ PEOPLE: dict[str, tuple[str, int]] = {
     "staff:billing": ("staff-billing", access_pb2.ROLE_BILLING),
     "staff:registrar": ("staff-registrar", access_pb2.ROLE_REGISTRAR),
     "staff:auditor": ("staff-auditor", access_pb2.ROLE_AUDITOR),
+    **{f"resident:{login}": (login, access_pb2.ROLE_RESIDENT) for login in PARKERS},
 }
 _WEEKDAYS, _ALL_DAYS = [0, 1, 2, 3, 4], [0, 1, 2, 3, 4, 5, 6]
 TARIFF: dict[str, Any] = {
@@ -74,7 +77,14 @@ _BATCH = 1_000
 class Bootstrap:
     """The steps, each safe to repeat: request ids are made of what they set up."""
 
-    def __init__(self, dial: Callable[[str], grpc.aio.Channel], neighbourhood: Neighbourhood, logins: Path) -> None:
+    def __init__(
+        self,
+        dial: Callable[[str], grpc.aio.Channel],
+        neighbourhood: Neighbourhood,
+        car_parks: CarParks,
+        logins: Path,
+    ) -> None:
+        self._parking = ParkingBootstrap(dial, neighbourhood, car_parks)
         self._identity = IdentityServiceStub(dial("identity"))
         self._metering = MeteringServiceStub(dial("metering"))
         self._neighbourhood = neighbourhood
@@ -88,6 +98,7 @@ class Bootstrap:
         )
         await self._meter_points()
         await self._contracts()
+        await self._parking.run()
 
     async def _people(self) -> None:
         logins = _demo_logins(self._logins)
@@ -149,15 +160,16 @@ class Bootstrap:
 
 
 def _demo_logins(path: Path) -> dict[str, dict[str, str]]:
-    """Logins of the demo with passwords made at the first start, readable by the owner only."""
-    if path.exists():
-        stored: dict[str, dict[str, str]] = json.loads(path.read_text(encoding="utf-8"))
+    """Logins of the demo with passwords made when first needed, readable by the owner only."""
+    stored: dict[str, dict[str, str]] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    missing = {who: login for who, (login, _) in PEOPLE.items() if who not in stored}
+    if not missing:
         return stored
-    made = {who: {"login": login, "password": secrets.token_urlsafe(18)} for who, (login, _) in PEOPLE.items()}
+    made = {who: {"login": login, "password": secrets.token_urlsafe(18)} for who, login in missing.items()}
     unfinished = path.with_suffix(".part")
     with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
-        json.dump(made, file)
+        json.dump(stored | made, file)
         file.flush()
         os.fsync(file.fileno())
     unfinished.replace(path)
-    return made
+    return stored | made

@@ -8,15 +8,21 @@ from pathlib import Path
 
 from citykit.errors import EnvironmentFault
 
+SET_UP = 2
+"""The set-up of this version: homes and car parks."""
+
 
 @dataclass(frozen=True)
 class Place:
-    """City time (unix seconds), the seed the neighbourhood was made from, the billing runs so far, and whether all is set up."""
+    """City time (unix seconds), the seed the neighbourhood was made from, the billing runs so far, and which set-up was done.
+
+    A newer version sets up more; what is there already is no change. Places of the first version say `true` for it.
+    """
 
     city_time: float
     seed: int
     runs: list[str] = field(default_factory=list)
-    set_up: bool = False
+    set_up: int = 0
 
     def at(self, city_time: float) -> Place:
         return replace(self, city_time=city_time)

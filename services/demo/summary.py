@@ -15,13 +15,22 @@ from typing import Any
 
 import psutil
 
+from services.demo.books import Books
+from simulation.uplink import Counts
+
 _SAMPLE_S = 0.5
 _MIB = 1024 * 1024
 
 
 @dataclass
 class Summary:
-    """The counters; `document()` is the file's content."""
+    """The counters; `document()` is the file's content.
+
+    Attributes:
+        payments: payments captured.
+        forecast_mase: of the parking model in use, by its own backtest; None while there is no model.
+        coverage80: share of counts that came inside the band of 80 % served before them, in this run; None while nothing came.
+    """
 
     packages: int = 0
     readings: int = 0
@@ -33,6 +42,20 @@ class Summary:
     proofs_failed: int = 0
     peak_memory_mib: float = 0.0
     first_dashboard_s: float | None = None
+    reservations: int = 0
+    double_bookings: int = 0
+    payments: int = 0
+    forecast_mase: float | None = None
+    coverage80: float | None = None
+
+    def count(self, readings: Counts, before: Books, after: Books) -> None:
+        """Takes over what this run did: the difference of the books. A double booking counts whenever it was made."""
+        self.packages, self.readings = readings.packages, readings.readings
+        self.rejected, self.quarantined = readings.rejected, readings.quarantined
+        self.anchored_entries = after.anchored_entries - before.anchored_entries
+        self.reservations = after.reservations - before.reservations
+        self.double_bookings = after.double_bookings
+        self.payments = after.payments - before.payments
 
     def document(self) -> dict[str, Any]:
         return {
@@ -45,13 +68,22 @@ class Summary:
             "proofs_checked": self.proofs_checked,
             "proofs_failed": self.proofs_failed,
             "peak_memory_mib": round(self.peak_memory_mib, 1),
-            "first_dashboard_s": None if self.first_dashboard_s is None else round(self.first_dashboard_s, 2),
+            "first_dashboard_s": _rounded(self.first_dashboard_s, 2),
+            "reservations": self.reservations,
+            "double_bookings": self.double_bookings,
+            "payments": self.payments,
+            "forecast_mase": _rounded(self.forecast_mase, 4),
+            "coverage80": _rounded(self.coverage80, 4),
         }
 
     def dashboard_seen(self) -> None:
         """Called at each 200 for `/`; the first counts, from the start of this process."""
         if self.first_dashboard_s is None:
             self.first_dashboard_s = time.time() - psutil.Process().create_time()
+
+
+def _rounded(value: float | None, digits: int) -> float | None:
+    return None if value is None else round(value, digits)
 
 
 def write_summary(summary: Summary, path: Path) -> None:

@@ -43,7 +43,7 @@ def build(ctx: Context) -> Service:
         store=store,
         servicers=(Servicer(add_ForecastingServiceServicer_to_server, server, FULL_NAME),),
         subscriptions=(Subscription(events.GROUP, topics, observing.handle),),
-        jobs=(Job("train", training.when_due, 15.0), Job("prune", observing.prune, 3_600.0)),
+        jobs=(Job("train", training.when_due, settings.look_s), Job("prune", observing.prune, 3_600.0)),
         start=start,
         stop=engine.close,
     )

@@ -20,14 +20,19 @@ from citykit.settings import CitySettings, NotarySettings
 from services.__main__ import main
 from services.commands.progress import Bars
 from services.commands.run import demo_settings
-from services.demo.city import DemoCity, Options, closed_periods, next_close, serving
+from services.demo.city import DemoCity, Options
+from services.demo.periods import closed_periods, next_close
 from services.demo.place import Place, read_place, write_place
+from services.demo.serving import serving
 from services.demo.summary import Summary, memory_watch, write_summary
+from simulation.car_parks import CarParks
 from simulation.neighbourhood import Neighbourhood
 
 SEED = 7
 CITY = Neighbourhood(SEED, None, meters=40)
 METERS = 40
+PARKS = CarParks(SEED, None, lots=4)
+SPEED = 20_000
 
 
 def free_port() -> int:
@@ -40,13 +45,14 @@ def options(state: Path, *, for_s: float = 0.3, faults: tuple[str, ...] = (), po
     settings = replace(CitySettings(), notary=NotarySettings(anchor_interval_s=0.05))
     return Options(
         for_s=for_s,
-        speed=20_000,
+        speed=SPEED,
         seed=SEED,
         port=port or free_port(),
         state=state,
         faults=faults,
-        settings=demo_settings(settings, CITY, 1),
+        settings=demo_settings(settings, CITY, 1, SPEED),
         neighbourhood=CITY,
+        car_parks=PARKS,
     )
 
 
@@ -221,8 +227,8 @@ def test_months_close_three_days_after_their_end() -> None:
 
 
 def test_a_place_is_kept_whole(tmp_path: Path) -> None:
-    write_place(tmp_path, Place(5.0, 7, ["run-1"], set_up=True))
-    assert read_place(tmp_path, Place(0.0, 7)) == Place(5.0, 7, ["run-1"], set_up=True)
+    write_place(tmp_path, Place(5.0, 7, ["run-1"], set_up=2))
+    assert read_place(tmp_path, Place(0.0, 7)) == Place(5.0, 7, ["run-1"], set_up=2)
 
 
 @pytest.mark.parametrize(

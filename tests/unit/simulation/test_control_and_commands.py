@@ -15,19 +15,22 @@ from citykit.errors import InvalidArgument
 from services.__main__ import main
 from services.commands.progress import Bars
 from simulation import catalogue
+from simulation.car_parks import CarParks
 from simulation.control import Control
 from simulation.faults import FAULTS, Faults
 from simulation.neighbourhood import Neighbourhood
 
 CITY = Neighbourhood(7, None, meters=40)
+PARKS = CarParks(7, None, lots=3)
 
 
 async def test_the_map_the_replay_and_the_faults() -> None:
     clock = ReplayClock(1_478_563_200)
     faults = Faults([meter.device_id for meter in CITY.meters])
-    control = Control(CITY, clock, faults, lambda: "live")
+    control = Control(CITY, PARKS, clock, faults, lambda: "live")
     shown = await control.GetNeighbourhood(pb.GetNeighbourhoodRequest(), None)
     assert (len(shown.meters), shown.time_zone, shown.synthetic) == (40, "Europe/London", True)
+    assert [(lot.lot, lot.kind) for lot in shown.car_parks] == [(f"p0{n}", "simulated") for n in (1, 2, 3)]
     assert (await control.SetFaults(pb.SetFaultsRequest(faults=["stuck"]), None)).faults == ["stuck"]
     replay = await control.GetReplay(pb.GetReplayRequest(), None)
     assert (replay.city_time.seconds, replay.phase, list(replay.faults)) == (1_478_563_200, "live", ["stuck"])

@@ -7,7 +7,7 @@ import pytest
 from citykit.package import parse_package, verify_package
 from simulation.calendar import SLOT_S
 from simulation.device import Device
-from simulation.faults import FAULTS, Faults, devices_of
+from simulation.faults import METER_FAULTS, Faults, devices_of
 from simulation.neighbourhood import Neighbourhood
 
 CITY = Neighbourhood(7, None, meters=40)
@@ -79,7 +79,7 @@ def clean(device_name: str, slots: int = 24) -> list[bytes]:
     return packages(device, CITY.live_from + slots * SLOT_S)
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("fault", METER_FAULTS)
 def test_a_fault_acts_on_its_two_devices_and_on_no_other(fault: str) -> None:
     acting = devices_of(fault, NAMES)
     assert len(acting) == 2
@@ -89,8 +89,8 @@ def test_a_fault_acts_on_its_two_devices_and_on_no_other(fault: str) -> None:
 
 
 def test_no_two_faults_share_a_device() -> None:
-    acting = [device for fault in FAULTS for device in devices_of(fault, NAMES)]
-    assert len(acting) == len(set(acting)) == 2 * len(FAULTS)
+    acting = [device for fault in METER_FAULTS for device in devices_of(fault, NAMES)]
+    assert len(acting) == len(set(acting)) == 2 * len(METER_FAULTS)
 
 
 def test_each_fault_is_what_its_name_says() -> None:

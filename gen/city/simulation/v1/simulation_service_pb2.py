@@ -26,7 +26,7 @@ from city.access.v1 import access_pb2 as city_dot_access_dot_v1_dot_access__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+city/simulation/v1/simulation_service.proto\x12\x12\x63ity.simulation.v1\x1a\x1b\x63ity/access/v1/access.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"_\n\x05Meter\x12\x0e\n\x06\x64\x65vice\x18\x01 \x01(\t\x12\x13\n\x0bmeter_point\x18\x02 \x01(\t\x12\r\n\x05label\x18\x03 \x01(\t\x12\x0c\n\x04kind\x18\x04 \x01(\t\x12\t\n\x01x\x18\x05 \x01(\x05\x12\t\n\x01y\x18\x06 \x01(\x05\"Q\n\x0b\x41ttribution\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07licence\x18\x02 \x01(\t\x12\x0c\n\x04text\x18\x03 \x01(\t\x12\x15\n\rshifted_weeks\x18\x04 \x01(\x05\"\x19\n\x17GetNeighbourhoodRequest\"\xa2\x01\n\x18GetNeighbourhoodResponse\x12)\n\x06meters\x18\x01 \x03(\x0b\x32\x19.city.simulation.v1.Meter\x12\x35\n\x0c\x61ttributions\x18\x02 \x03(\x0b\x32\x1f.city.simulation.v1.Attribution\x12\x11\n\ttime_zone\x18\x03 \x01(\t\x12\x11\n\tsynthetic\x18\x04 \x01(\x08\"\x12\n\x10GetReplayRequest\"\xa3\x01\n\x11GetReplayResponse\x12-\n\tcity_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05speed\x18\x02 \x01(\x05\x12\x0e\n\x06\x66\x61ults\x18\x03 \x03(\t\x12\x18\n\x10\x66\x61ults_available\x18\x04 \x03(\t\x12\x17\n\x0f\x66\x61ulted_devices\x18\x05 \x03(\t\x12\r\n\x05phase\x18\x06 \x01(\t\"\"\n\x10SetFaultsRequest\x12\x0e\n\x06\x66\x61ults\x18\x01 \x03(\t\"#\n\x11SetFaultsResponse\x12\x0e\n\x06\x66\x61ults\x18\x01 \x03(\t2\x97\x03\n\x11SimulationService\x12\xa6\x01\n\x10GetNeighbourhood\x12+.city.simulation.v1.GetNeighbourhoodRequest\x1a,.city.simulation.v1.GetNeighbourhoodResponse\"7\x8a\xb5\x18\x33\x10\x01\x1a/simulated positions and the labels of open data\x12v\n\tGetReplay\x12$.city.simulation.v1.GetReplayRequest\x1a%.city.simulation.v1.GetReplayResponse\"\x1c\x8a\xb5\x18\x18\x10\x01\x1a\x14progress of the demo\x12\x61\n\tSetFaults\x12$.city.simulation.v1.SetFaultsRequest\x1a%.city.simulation.v1.SetFaultsResponse\"\x07\x8a\xb5\x18\x03\n\x01\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+city/simulation/v1/simulation_service.proto\x12\x12\x63ity.simulation.v1\x1a\x1b\x63ity/access/v1/access.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"_\n\x05Meter\x12\x0e\n\x06\x64\x65vice\x18\x01 \x01(\t\x12\x13\n\x0bmeter_point\x18\x02 \x01(\t\x12\r\n\x05label\x18\x03 \x01(\t\x12\x0c\n\x04kind\x18\x04 \x01(\t\x12\t\n\x01x\x18\x05 \x01(\x05\x12\t\n\x01y\x18\x06 \x01(\x05\"3\n\x07\x43\x61rPark\x12\x0b\n\x03lot\x18\x01 \x01(\t\x12\r\n\x05label\x18\x02 \x01(\t\x12\x0c\n\x04kind\x18\x03 \x01(\t\"Q\n\x0b\x41ttribution\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07licence\x18\x02 \x01(\t\x12\x0c\n\x04text\x18\x03 \x01(\t\x12\x15\n\rshifted_weeks\x18\x04 \x01(\x05\"\x19\n\x17GetNeighbourhoodRequest\"\xd2\x01\n\x18GetNeighbourhoodResponse\x12)\n\x06meters\x18\x01 \x03(\x0b\x32\x19.city.simulation.v1.Meter\x12\x35\n\x0c\x61ttributions\x18\x02 \x03(\x0b\x32\x1f.city.simulation.v1.Attribution\x12\x11\n\ttime_zone\x18\x03 \x01(\t\x12\x11\n\tsynthetic\x18\x04 \x01(\x08\x12.\n\tcar_parks\x18\x05 \x03(\x0b\x32\x1b.city.simulation.v1.CarPark\"\x12\n\x10GetReplayRequest\"\xa3\x01\n\x11GetReplayResponse\x12-\n\tcity_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05speed\x18\x02 \x01(\x05\x12\x0e\n\x06\x66\x61ults\x18\x03 \x03(\t\x12\x18\n\x10\x66\x61ults_available\x18\x04 \x03(\t\x12\x17\n\x0f\x66\x61ulted_devices\x18\x05 \x03(\t\x12\r\n\x05phase\x18\x06 \x01(\t\"\"\n\x10SetFaultsRequest\x12\x0e\n\x06\x66\x61ults\x18\x01 \x03(\t\"#\n\x11SetFaultsResponse\x12\x0e\n\x06\x66\x61ults\x18\x01 \x03(\t2\x97\x03\n\x11SimulationService\x12\xa6\x01\n\x10GetNeighbourhood\x12+.city.simulation.v1.GetNeighbourhoodRequest\x1a,.city.simulation.v1.GetNeighbourhoodResponse\"7\x8a\xb5\x18\x33\x10\x01\x1a/simulated positions and the labels of open data\x12v\n\tGetReplay\x12$.city.simulation.v1.GetReplayRequest\x1a%.city.simulation.v1.GetReplayResponse\"\x1c\x8a\xb5\x18\x18\x10\x01\x1a\x14progress of the demo\x12\x61\n\tSetFaults\x12$.city.simulation.v1.SetFaultsRequest\x1a%.city.simulation.v1.SetFaultsResponse\"\x07\x8a\xb5\x18\x03\n\x01\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,20 +41,22 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SIMULATIONSERVICE'].methods_by_name['SetFaults']._serialized_options = b'\212\265\030\003\n\001\003'
   _globals['_METER']._serialized_start=129
   _globals['_METER']._serialized_end=224
-  _globals['_ATTRIBUTION']._serialized_start=226
-  _globals['_ATTRIBUTION']._serialized_end=307
-  _globals['_GETNEIGHBOURHOODREQUEST']._serialized_start=309
-  _globals['_GETNEIGHBOURHOODREQUEST']._serialized_end=334
-  _globals['_GETNEIGHBOURHOODRESPONSE']._serialized_start=337
-  _globals['_GETNEIGHBOURHOODRESPONSE']._serialized_end=499
-  _globals['_GETREPLAYREQUEST']._serialized_start=501
-  _globals['_GETREPLAYREQUEST']._serialized_end=519
-  _globals['_GETREPLAYRESPONSE']._serialized_start=522
-  _globals['_GETREPLAYRESPONSE']._serialized_end=685
-  _globals['_SETFAULTSREQUEST']._serialized_start=687
-  _globals['_SETFAULTSREQUEST']._serialized_end=721
-  _globals['_SETFAULTSRESPONSE']._serialized_start=723
-  _globals['_SETFAULTSRESPONSE']._serialized_end=758
-  _globals['_SIMULATIONSERVICE']._serialized_start=761
-  _globals['_SIMULATIONSERVICE']._serialized_end=1168
+  _globals['_CARPARK']._serialized_start=226
+  _globals['_CARPARK']._serialized_end=277
+  _globals['_ATTRIBUTION']._serialized_start=279
+  _globals['_ATTRIBUTION']._serialized_end=360
+  _globals['_GETNEIGHBOURHOODREQUEST']._serialized_start=362
+  _globals['_GETNEIGHBOURHOODREQUEST']._serialized_end=387
+  _globals['_GETNEIGHBOURHOODRESPONSE']._serialized_start=390
+  _globals['_GETNEIGHBOURHOODRESPONSE']._serialized_end=600
+  _globals['_GETREPLAYREQUEST']._serialized_start=602
+  _globals['_GETREPLAYREQUEST']._serialized_end=620
+  _globals['_GETREPLAYRESPONSE']._serialized_start=623
+  _globals['_GETREPLAYRESPONSE']._serialized_end=786
+  _globals['_SETFAULTSREQUEST']._serialized_start=788
+  _globals['_SETFAULTSREQUEST']._serialized_end=822
+  _globals['_SETFAULTSRESPONSE']._serialized_start=824
+  _globals['_SETFAULTSRESPONSE']._serialized_end=859
+  _globals['_SIMULATIONSERVICE']._serialized_start=862
+  _globals['_SIMULATIONSERVICE']._serialized_end=1269
 # @@protoc_insertion_point(module_scope)

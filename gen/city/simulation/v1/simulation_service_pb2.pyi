@@ -52,6 +52,30 @@ class Meter(google.protobuf.message.Message):
 Global___Meter: typing_extensions.TypeAlias = Meter
 
 @typing.final
+class CarPark(google.protobuf.message.Message):
+    """What stands for a lot of parking's: positions are simulated, counts only where the kind says so."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    LOT_FIELD_NUMBER: builtins.int
+    LABEL_FIELD_NUMBER: builtins.int
+    KIND_FIELD_NUMBER: builtins.int
+    lot: builtins.str
+    label: builtins.str
+    kind: builtins.str
+    """"measured" (open data, replayed) or "simulated"."""
+    def __init__(
+        self,
+        *,
+        lot: builtins.str = ...,
+        label: builtins.str = ...,
+        kind: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["kind", b"kind", "label", b"label", "lot", b"lot"]) -> None: ...
+
+Global___CarPark: typing_extensions.TypeAlias = CarPark
+
+@typing.final
 class Attribution(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -94,6 +118,7 @@ class GetNeighbourhoodResponse(google.protobuf.message.Message):
     ATTRIBUTIONS_FIELD_NUMBER: builtins.int
     TIME_ZONE_FIELD_NUMBER: builtins.int
     SYNTHETIC_FIELD_NUMBER: builtins.int
+    CAR_PARKS_FIELD_NUMBER: builtins.int
     time_zone: builtins.str
     synthetic: builtins.bool
     """True where no open data was to be had and everything is synthetic."""
@@ -101,6 +126,8 @@ class GetNeighbourhoodResponse(google.protobuf.message.Message):
     def meters(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Meter]: ...
     @property
     def attributions(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Attribution]: ...
+    @property
+    def car_parks(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___CarPark]: ...
     def __init__(
         self,
         *,
@@ -108,8 +135,9 @@ class GetNeighbourhoodResponse(google.protobuf.message.Message):
         attributions: collections.abc.Iterable[Global___Attribution] | None = ...,
         time_zone: builtins.str = ...,
         synthetic: builtins.bool = ...,
+        car_parks: collections.abc.Iterable[Global___CarPark] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["attributions", b"attributions", "meters", b"meters", "synthetic", b"synthetic", "time_zone", b"time_zone"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["attributions", b"attributions", "car_parks", b"car_parks", "meters", b"meters", "synthetic", b"synthetic", "time_zone", b"time_zone"]) -> None: ...
 
 Global___GetNeighbourhoodResponse: typing_extensions.TypeAlias = GetNeighbourhoodResponse
 
@@ -144,7 +172,7 @@ class GetReplayResponse(google.protobuf.message.Message):
     def faults_available(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]: ...
     @property
     def faulted_devices(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """Devices each active fault acts on, as "fault:device"."""
+        """What each active fault acts on, as "fault:device"; the provider of payments is "provider"."""
 
     def __init__(
         self,

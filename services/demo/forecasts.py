@@ -1,0 +1,93 @@
+"""Has the parking models trained once the past is there, and measures what the city served: run by `city.py`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from city.forecasting.v1 import forecasting_service_pb2 as forecasting
+from city.parking.v1 import parking_service_pb2 as parking
+from citykit.clock import Clock
+from citykit.errors import CityError
+from citykit.run import Process
+from services.gateway.app.calls import Calls
+
+GROUP = "parking"
+CHOICE = "choice"
+"""The combination that is served, in a model's card."""
+_TRAIN_S = 900.0
+_LOOK_S = 1.0
+_MICRO = 1_000_000
+_KEPT_MAX = 20_000
+
+
+@dataclass
+class Coverage:
+    """How many counts came inside the band of 80 % that was served before them; each count once."""
+
+    inside: int = 0
+    came: int = 0
+    _served: dict[tuple[str, int], tuple[int, int]] = field(default_factory=dict)
+
+    def look(self, lots: Any, now: float) -> None:
+        """At what ListLots says now: bands of slots ahead are kept, the newest for each; what came is held against them."""
+        for view in lots:
+            for one in view.expected:
+                place = (view.lot.id, one.time.seconds)
+                if one.time.seconds > now:
+                    if one.low < one.high:
+                        self._served[place] = (one.low, one.high)
+                elif one.came >= 0 and place in self._served:
+                    low, high = self._served.pop(place)
+                    self.came += 1
+                    self.inside += low <= one.came <= high
+        while len(self._served) > _KEPT_MAX:
+            self._served.pop(next(iter(self._served)))
+
+    @property
+    def share(self) -> float | None:
+        return self.inside / self.came if self.came else None
+
+
+class ForecastWatch:
+    """One run's view of the parking forecasts."""
+
+    def __init__(self, process: Process, clock: Clock) -> None:
+        self._calls = Calls(partial(process.dial, "demo"))
+        self._clock = clock
+        self.coverage = Coverage()
+
+    async def run(self) -> None:
+        """Trains where there is no model yet, then watches until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._train())
+            tasks.create_task(self._watch())
+
+    async def mase(self) -> float | None:
+        """The newest parking model's own backtest: its mean absolute scaled error; None where there is no model."""
+        model = await self._newest()
+        micro = model.mase_micro.get(CHOICE) if model is not None else None
+        return None if micro is None else float(micro / _MICRO)
+
+    async def _train(self) -> None:
+        """In forecasting's computing process; a failure is left to its own weekly look."""
+        if await self._newest() is None:
+            request = forecasting.TrainRequest(request_id="demo-first-training", group=GROUP)
+            with contextlib.suppress(CityError):
+                await self._calls.ask("forecasting", "Train", request, timeout_s=_TRAIN_S)
+
+    async def _watch(self) -> None:
+        while True:
+            with contextlib.suppress(CityError):
+                answer = await self._calls.ask("parking", "ListLots", parking.ListLotsRequest())
+                self.coverage.look(answer.lots, self._clock.now())
+            await asyncio.sleep(_LOOK_S)
+
+    async def _newest(self) -> Any:
+        with contextlib.suppress(CityError):
+            models = (await self._calls.ask("forecasting", "ListModels", forecasting.ListModelsRequest())).models
+            return next((model for model in models if model.group == GROUP), None)
+        return None
