@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +21,14 @@ from city.parking.v1.parking_service_pb2_grpc import ParkingServiceStub
 from citykit import canonical
 from citykit.access import signing_key
 from citykit.bus.events import cloud_event
-from citykit.errors import NotFound
+from citykit.errors import CityError, NotFound
 from citykit.service import Context, Service, Servicer
 from citykit.testing.polling import until
 from services.testing import TestCity, embedded_city
 from simulation.device import device_signer
 from simulation.lock import Lock
 from tests.system.fake_payments import FakePayments
+from tests.system.metering_city import refusal
 from tests.unit.parking.tariffs import tariff
 
 NINE = 1_478_595_600
@@ -135,6 +136,36 @@ class ParkingCity:
         await until(reached, f"{reservation} is {state}")
         return await self.get(who, reservation)
 
+    async def extend(self, who: str, reservation: str, to_time: int) -> pb.Reservation:
+        request = pb.ExtendRequest(
+            request_id=self.request_id(), reservation=reservation, to_time=Timestamp(seconds=to_time)
+        )
+        answer: pb.ExtendResponse = await self.stub(who).Extend(request)
+        return answer.reservation
+
+    async def cancel(self, who: str, reservation: str) -> pb.Reservation:
+        request = pb.CancelRequest(request_id=self.request_id(), reservation=reservation)
+        answer: pb.CancelResponse = await self.stub(who).Cancel(request)
+        return answer.reservation
+
+    async def until_paid(self, who: str, reservation: str, state: str) -> None:
+        async def reached() -> bool:
+            return (await self.get(who, reservation)).payment_state == state
+
+        await until(reached, f"{reservation} is {state}")
+
+    async def until_settled(self) -> None:
+        """No money is held any more."""
+        await until(lambda: not self.payments.held(), "nothing is held")
+
+    async def instructions(self, lock: Lock) -> list[bytes]:
+        """What the lock has not seen."""
+        request = pb.ListInstructionsRequest(lock=lock.id, after_sequence=lock.last_instruction)
+        return list((await self.stub().ListInstructions(request)).instructions)
+
+    async def document_refused(self, who: str, reservation: str) -> CityError:
+        return await refusal(self.document(who, reservation))
+
     async def document(self, who: str, reservation: str, act: str = "") -> str:
         request = pb.IssueAccessRequest(request_id=self.request_id(), reservation=reservation, act=act)
         answer = await self.stub(who).IssueAccess(request)
@@ -142,13 +173,17 @@ class ParkingCity:
 
     async def send(self, lock: Lock) -> list[pb.PackageResult]:
         """What the lock has queued."""
+        packages = lock.waiting()
+        results = await self.ingest(packages)
+        lock.sent(len(packages))
+        return results
+
+    async def ingest(self, packages: Sequence[bytes]) -> list[pb.PackageResult]:
         stub: Any = ParkingServiceStub(self.city.process.anonymous())
         call = stub.Ingest()
-        packages = lock.waiting()
         await call.write(pb.IngestRequest(packages=packages))
         answer = await call.read()
         await call.done_writing()
-        lock.sent(len(packages))
         return list(answer.results)
 
     async def pass_(self, lock: Lock, who: str, reservation: str, act: str = "") -> None:
@@ -198,5 +233,7 @@ async def parking_city(
                 await channel.close(None)
 
 
-def digest(text: str) -> str:
-    return sha256(text.encode()).hexdigest()
+def number_of(document: str) -> int:
+    """The number of an access document."""
+    body = document.split(".")[1]
+    return int(json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))["jti"])

@@ -180,7 +180,7 @@ def hold_ends(connection: Connection) -> dict[str, int]:
 def double_bookings(connection: Connection) -> int:
     """Reservations that begin while an earlier one of the same bay still had it. Counted from what was reserved, not from promises."""
     table = RESERVATIONS.c
-    whole = (table.exit_time + SLOT_S - 1) / SLOT_S * SLOT_S
+    whole = (table.exit_time + SLOT_S - 1) // SLOT_S * SLOT_S
     early = (table.state == ENDED) & (whole < table.to_time)
     end = case((early, whole), else_=table.to_time)
     until = func.max(end).over(
