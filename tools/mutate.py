@@ -1,13 +1,15 @@
 """`make mutate`: changes single random bytes in what proves things, one at a time; each change must be detected and named.
 
-`python -m tools.mutate COUNT [--seed S]`. A synthetic city makes a bill's bundle, logs and a ledger; then a third of the changes goes to the
-bundle (judged by the offline verifier), a third to the logs' files (entries, tiles, checkpoint) and a third to the ledger's files (judged by the
-self-checks). Exit codes: 0 all detected, 1 one was not.
+`python -m tools.mutate COUNT [--seed S]`. A synthetic city makes bundles, logs and a ledger; then a third of the changes goes to bundles (judged by
+the offline verifier), a third to the logs' files (entries, tiles, checkpoint) and a third to the ledger's files (judged by the self-checks). Bundles
+are one of each kind the city made, and a parking session, a statement and a receipt made from docs/PROOFS.md alone. Exit codes: 0 all detected,
+1 one was not.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import random
 import secrets
@@ -20,14 +22,16 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
 from pathlib import Path
 
 from citykit.ledger.local import check_ledger
 from services.notary.check import check_logs
+from tests.unit.verifier import bundlebytes, sessionmaker, statementmaker
 from tools.crash import start
 from verifier.bundle import check_bundle
 from verifier.canonical import decode
-from verifier.trust import read_trust
+from verifier.trust import Trust, read_trust
 
 CHUNK = 250
 _MADE_S = 300.0
@@ -60,25 +64,54 @@ def mutations(folder: Path, kind: str, count: int, seed: int) -> tuple[Counter[s
         shutil.rmtree(copy, ignore_errors=True)
 
 
+@dataclass(frozen=True)
+class _Bundle:
+    """A bundle to change, and the keys it holds under."""
+
+    name: str
+    kind: str
+    data: bytes
+    trust: Trust
+
+
 def _bundles(state: Path, count: int, source: random.Random) -> tuple[Counter[str], list[str]]:
-    path = next((state / "out" / "bundles").glob("*.json"))
-    good = path.read_bytes()
-    trust = read_trust(decode((state / "out" / "trust.json").read_bytes().rstrip(b"\n"), "trust"))
-    if not check_bundle(good, trust).ok:
-        raise SystemExit("the unchanged bundle does not hold")
+    bundles = [*_of_the_city(state), *_made()]
+    for bundle in bundles:
+        if not check_bundle(bundle.data, bundle.trust).ok:
+            raise SystemExit(f"the unchanged bundle {bundle.name} does not hold")
     found: Counter[str] = Counter()
     missed: list[str] = []
-    for _ in range(count):
-        at, bad = changed(good, source)
-        report = check_bundle(bad, trust)
+    for number in range(count):
+        one = bundles[number % len(bundles)]
+        at, bad = changed(one.data, source)
+        report = check_bundle(bad, one.trust)
         failed = next((step.name for step in report.steps if not step.ok), "")
-        _count(
-            found,
-            missed,
-            f"bundle: {failed}" if failed else "",
-            f"{path.name} byte {at}: {good[at]:#04x} to {bad[at]:#04x}",
-        )
+        what = f"{one.name} byte {at}: {one.data[at]:#04x} to {bad[at]:#04x}"
+        _count(found, missed, f"{one.kind}: {failed}" if failed else "", what)
     return found, missed
+
+
+def _of_the_city(state: Path) -> list[_Bundle]:
+    """The first bundle of each kind that the city made."""
+    trust = read_trust(decode((state / "out" / "trust.json").read_bytes().rstrip(b"\n"), "trust"))
+    found: dict[str, _Bundle] = {}
+    for path in sorted((state / "out" / "bundles").glob("*.json")):
+        data = path.read_bytes()
+        kind = json.loads(data)["kind"]
+        found.setdefault(kind, _Bundle(path.name, kind, data, trust))
+    return list(found.values())
+
+
+def _made() -> list[_Bundle]:
+    """Bundles made from the specification, whatever the city has lived to see."""
+    session = sessionmaker.refunded()
+    bundles = {
+        "a made session": sessionmaker.bundle_of(session),
+        "a made statement": statementmaker.statement(statementmaker.busy()),
+        "a made receipt": sessionmaker.receipt_bundle(session.receipts[-1]),
+    }
+    trust = read_trust(bundlebytes.trust(session.seed))
+    return [_Bundle(name, bundle["kind"], bundlebytes.canonical(bundle), trust) for name, bundle in bundles.items()]
 
 
 def _logs(state: Path, count: int, source: random.Random) -> tuple[Counter[str], list[str]]:

@@ -296,6 +296,16 @@ def bundle_of(story: Story) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def receipt_bundle(document: dict[str, Any], seed: int = 1, log: str = "payments.events") -> dict[str, Any]:
+    """Kind "event" around a receipt."""
+    items = opened_documents(seed, [document], "receipt alone")
+    part = logged(seed, log, items, [canonical(document)])[0]
+    return {
+        "format": "city.bundle.v1", "kind": "event", "city": CITY, "earlier": None, "event": document, "salt": items[0]["salt"],
+        "index": items[0]["index"], "log": part,
+    }  # fmt: skip
+
+
 # --- whole stories ------------------------------------------------------------------------------------
 
 

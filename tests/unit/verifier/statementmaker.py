@@ -87,9 +87,8 @@ def bundle_of(
 ) -> dict[str, Any]:
     """These sets, logged and anchored, whether true or not."""
     shown = copy.deepcopy([*([] if before is None else [before]), *sets])
-    last = next(
-        (document for one in reversed(shown) for _, document in reversed(one)), {"number": 0, "balance": NOTHING}
-    )
+    documents = [document for one in shown for _, document in one]
+    number, balance = (documents[-1]["number"], documents[-1]["balance"]) if documents else (0, NOTHING)
     made = [_set(books.seed, one, f"set {number}") for number, one in enumerate(shown)]
     commitments = [commit(bytes.fromhex(item["salt"]), found) for item, found in made]
     entries, places = mixed(books.seed, commitments, log)
@@ -97,7 +96,7 @@ def bundle_of(
     return {
         "format": "city.bundle.v1", "kind": "statement", "city": CITY, "earlier": None, "account": ACCOUNT, "currency": "GBP",
         "from_time": books.from_time, "to_time": books.to_time, "before": items.pop(0) if before is not None else None, "sets": items,
-        "closing": {"number": last["number"], "balance": dict(last["balance"])},
+        "closing": {"number": number, "balance": dict(balance)},
         "log": log_part(books.seed, entries, places, f"{CITY}/{log}"),
     }  # fmt: skip
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.unit.verifier import sessionmaker, statementmaker
-from tests.unit.verifier.bundlebytes import CITY, DeviceKey, canonical, commit, log_part, package, secret, senml, trust
+from tests.unit.verifier.bundlebytes import DeviceKey, canonical, package, senml, trust
 from tests.unit.verifier.bundlemaker import Recipe, bill_bundle, package_bundle
 from tests.unit.verifier.checking import Change, changed, check, failed, flip, put, swap
 from tests.unit.verifier.statementmaker import BOOKS, CLEARING, FROM_TIME, PARKING, TO_TIME, Books, bundle_of, statement
@@ -239,22 +239,13 @@ def test_postings_in_another_log_are_refused() -> None:
 # --- receipts and packages by themselves -------------------------------------------------------------------
 
 
-def _receipt_bundle(receipt: dict[str, Any], log: str = "payments.events") -> dict[str, Any]:
-    salt = secret(1, "receipt")
-    entries = [secret(1, "another"), commit(salt, canonical(receipt))]
-    return {
-        "format": "city.bundle.v1", "kind": "event", "city": CITY, "earlier": None, "event": receipt, "salt": salt.hex(), "index": 1,
-        "log": log_part(1, entries, [1], f"{CITY}/{log}"),
-    }  # fmt: skip
-
-
 BILL = sessionmaker.receipt(
     "bill/bill-2016-10-29-0123456789abcdef", FROM_TIME, ("authorised", 900), ("captured", 900), payee="metering"
 )
 
 
 def test_a_receipt_by_itself_is_checked_and_said() -> None:
-    report = check(_receipt_bundle(BILL))
+    report = check(sessionmaker.receipt_bundle(BILL))
     assert failed(report) == ("", "")
     assert report.steps[-1].name == "receipt"
     assert (
@@ -277,12 +268,12 @@ def test_a_receipt_by_itself_is_checked_and_said() -> None:
     ],
 )
 def test_a_receipt_that_does_not_add_up_is_found(changes: dict[str, Any], words: str) -> None:
-    name, detail = failed(check(_receipt_bundle(BILL | changes)))
+    name, detail = failed(check(sessionmaker.receipt_bundle(BILL | changes)))
     assert (name, words in detail) == ("receipt", True), detail
 
 
 def test_a_receipt_in_another_log_is_found() -> None:
-    assert failed(check(_receipt_bundle(BILL, "payments.transfers")))[0] == "receipt"
+    assert failed(check(sessionmaker.receipt_bundle(BILL, log="payments.transfers")))[0] == "receipt"
 
 
 @pytest.mark.parametrize(
@@ -301,7 +292,7 @@ def test_an_instruction_to_a_lock_is_never_logged() -> None:
 
 
 def test_a_bundle_of_packages_may_mix_measures_and_a_bill_may_not() -> None:
-    recipe, first = Recipe(size=49), _counts("occupied")
+    recipe, first = Recipe(), _counts("occupied")
     second = package(DeviceKey(1), 2, sha256(first).digest(), senml([(FROM_TIME, 150)]))
     assert check(package_bundle(recipe, {1: first, 2: second})).steps[-1].detail == "1 readings in Wh, 3 counts of cars"
     name, detail = failed(
