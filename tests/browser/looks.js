@@ -34,7 +34,7 @@
     const colour = parse(node.closest("svg") ? style.fill : style.color);
     texts.push({ text: walker.currentNode.textContent.trim().slice(0, 60), ratio: ratio(colour, behind(node)), least: large ? 3 : 4.5 });
   }
-  const shapes = [...document.querySelectorAll(".bar, .map .meter, .line, progress, input, button:enabled")].filter(shown).map((node) => {
+  const shapes = [...document.querySelectorAll(".bar, .map .meter, .map .lot .rim, .line, circle.came, progress, input, select, button:enabled:not(.plain)")].filter(shown).map((node) => {
     const style = getComputedStyle(node);
     const drawn = node instanceof SVGElement ? (style.stroke === "none" ? style.fill : style.stroke) : style.borderTopColor;
     const own = node.tagName === "PROGRESS" ? getComputedStyle(document.querySelector(".brand")).color : drawn;

@@ -31,6 +31,9 @@ def ready(page: Page) -> Page:
     expect(page.locator("#map .meter.quarantined")).not_to_have_count(0)
     expect(page.locator("#logs .log")).to_have_count(3)
     expect(page.locator("#load-chart svg")).to_be_visible()
+    expect(page.locator("#lot-chart svg")).to_be_visible()
+    expect(page.locator("#find-pay-field")).to_be_visible()
+    expect(page.locator("#payments li")).not_to_have_count(0)
     return page
 
 
@@ -70,7 +73,7 @@ def test_kinds_of_meters_differ_in_shape_and_the_list_says_the_same(site: Site, 
     expect(page.locator("#map-legend li")).to_have_text(
         ["In quarantine (3)", "Measured (open data, replayed) (4)", "Simulated (93)"]
     )
-    expect(page.locator(".map-card")).to_contain_text("Positions are simulated")
+    expect(page.locator("#city .map-card")).to_contain_text("Positions are simulated")
 
 
 def test_a_bill_is_checked_step_by_step(site: Site, visit: Open) -> None:
@@ -93,7 +96,7 @@ def test_a_failed_step_is_named(site: Site, visit: Open) -> None:
     check(page)
     expect(page.locator("#check-result")).to_have_text(f"1 of {len(STEPS)} steps fail.")
     expect(page.locator("#check-steps .mark.bad")).to_have_text(["FAIL"])
-    expect(page.locator("#check-steps li:has(.mark.bad)")).to_contain_text("The meter signed each package")
+    expect(page.locator("#check-steps li:has(.mark.bad)")).to_contain_text("The device signed each package")
 
 
 @pytest.mark.parametrize(
@@ -145,6 +148,9 @@ def test_contrast_and_width(site: Site, visit: Open, width: int, scheme: str) ->
     page = ready(seen.page)
     check(page)
     page.locator("#load-chart summary").click()
+    page.locator("#find-button").click()
+    page.get_by_role("button", name="Reserve", exact=True).first.click()
+    expect(page.locator("#reservation-tag")).to_have_text("confirmed")
     measured = page.evaluate(LOOKS)
     assert len(measured) > 300
     poor = [

@@ -24,6 +24,7 @@ let now = 0;
 let operator = null;
 let project = null;
 let sources = new Map();
+let pin = null;
 let onSpot = () => undefined;
 
 /** Whether a lot is open, and else what its newest count is worth. */
@@ -56,14 +57,18 @@ export function setOperator(who) {
 export async function loadLots(cityTime) {
   now = seconds(cityTime);
   const found = await ask("/api/v1/parking/lots?page_size=500");
-  const same = lots.map((view) => view.lot.id).join() === found.lots.map((view) => view.lot.id).join();
+  found.lots.sort((a, b) => a.lot.name.localeCompare(b.lot.name));
+  const drawnFor = placesOf(lots);
   lots = found.lots;
   if (!lots.length) return false;
   chosen ??= lots.find((view) => kindOf(view) === "counted")?.lot.id ?? lots[0].lot.id;
-  if (!same) drawAll();
+  if (placesOf(lots) !== drawnFor) drawAll();
   freshen();
   return true;
 }
+
+/** What the map and the list are drawn from; counts come and go in them. */
+const placesOf = (views) => JSON.stringify(views.map(({ lot }) => [lot.id, lot.name, lot.latitude_e7, lot.longitude_e7]));
 
 /** The lots for a list of places. */
 export const places = () => lots.map(({ lot }) => lot);
@@ -89,7 +94,6 @@ export function showParking(live) {
 }
 
 function drawAll() {
-  lots.sort((a, b) => a.lot.name.localeCompare(b.lot.name));
   drawMap();
   drawList();
   put("band-legend",
@@ -141,15 +145,16 @@ function drawMap() {
     onSpot(project.from(((event.clientX - box.left) / box.width) * WIDE, ((event.clientY - box.top) / box.height) * project.high));
   });
   put("lot-map", picture);
+  if (pin) showPin(pin);
 }
 
 /** Shows where one wants to be on foot. */
 export function showPin(place) {
-  const pin = byId("lot-map").querySelector(".pin");
-  if (!pin) return;
+  pin = place;
   const { x, y } = project.to(place);
-  pin.removeAttribute("hidden");
-  pin.setAttribute("transform", `translate(${x} ${y})`);
+  const drawn = byId("lot-map").querySelector(".pin");
+  drawn.removeAttribute("hidden");
+  drawn.setAttribute("transform", `translate(${x} ${y})`);
 }
 
 function drawList() {
@@ -167,7 +172,6 @@ function drawList() {
 
 /** New numbers in what is drawn. */
 function freshen() {
-  lots.sort((a, b) => a.lot.name.localeCompare(b.lot.name));
   for (const view of lots) freshLot(view);
   put("lot-legend", ...Object.entries(KINDS).map(([kind, words]) => {
     const count = lots.filter((view) => kindOf(view) === kind).length;
@@ -282,6 +286,6 @@ export async function loadCalibration() {
 }
 
 /** A bar of what came, with a mark at what was said. */
-const strip = (bin) => svg("svg", { viewBox: "0 0 100 12", width: 100, height: 12, "aria-hidden": "true" },
-  svg("rect", { class: "bar mixed", x: 0.5, y: 2.5, width: Math.max(1, bin.came_milli / 10 - 1), height: 7, rx: 2 }),
+const strip = (bin) => svg("svg", { viewBox: "0 0 100 12", height: 12, preserveAspectRatio: "none", "aria-hidden": "true" },
+  svg("rect", { class: "bar mixed", x: 0.5, y: 2.5, width: Math.max(1, bin.came_milli / 10 - 1), height: 7 }),
   svg("line", { class: "said", x1: bin.said_milli / 10, x2: bin.said_milli / 10, y1: 0, y2: 12 }));
