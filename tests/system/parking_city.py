@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,16 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from city.identity.v1 import events_pb2 as identity_events
 from city.identity.v1 import identity_service_pb2 as identity
 from city.identity.v1.identity_service_pb2_grpc import IdentityServiceServicer, add_IdentityServiceServicer_to_server
+from city.notary.v1 import notary_service_pb2 as notary
+from city.notary.v1.notary_service_pb2_grpc import NotaryServiceStub
 from city.parking.v1 import parking_service_pb2 as pb
 from city.parking.v1.parking_service_pb2_grpc import ParkingServiceStub
+from city.payments.v1 import payments_service_pb2 as payments_pb
 from citykit import canonical
 from citykit.access import signing_key
 from citykit.bus.events import cloud_event
 from citykit.errors import CityError, NotFound
+from citykit.package import Signer
 from citykit.service import Context, Service, Servicer
 from citykit.testing.polling import until
 from services.testing import TestCity, embedded_city
@@ -30,6 +34,8 @@ from simulation.lock import Lock
 from tests.system.fake_payments import FakePayments
 from tests.system.metering_city import refusal
 from tests.unit.parking.tariffs import tariff
+from verifier.bundle import Report, check_bundle
+from verifier.trust import read_trust
 
 NINE = 1_478_595_600
 """2016-11-08T09:00 in London, a Tuesday."""
@@ -38,34 +44,38 @@ LOT, LOCK = "high-street", "lock-high-street"
 MANDATE = "mandate-1"
 
 
+def lock_signer(name: str) -> Signer:
+    """A lock's key."""
+    return device_signer(7, name)
+
+
 class Registry(IdentityServiceServicer):
-    """Knows the locks it is given."""
+    """Knows every lock."""
 
     def __init__(self) -> None:
-        self.devices: dict[str, identity.Device] = {}
         self.jwks = ""
 
     async def GetJwks(self, request: identity.GetJwksRequest, context: Any) -> identity.GetJwksResponse:
         return identity.GetJwksResponse(json=self.jwks)
 
     async def GetDevice(self, request: identity.GetDeviceRequest, context: Any) -> identity.GetDeviceResponse:
-        if request.device not in self.devices:
+        if not request.device.startswith("lock-"):
             raise NotFound("no such device")
-        return identity.GetDeviceResponse(device=self.devices[request.device])
-
-    def add(self, device: str, public_key: bytes, transaction: str) -> None:
-        key = identity.DeviceKey(public_key=public_key, algorithm="EdDSA", from_sequence=1, transaction=transaction)
-        found = identity.Device(id=device, keys=[key])
+        public_key = lock_signer(request.device).public_key
+        key = identity.DeviceKey(public_key=public_key, algorithm="EdDSA", from_sequence=1, transaction="00" * 32)
+        found = identity.Device(id=request.device, keys=[key])
         found.registered_at.seconds = NINE - 86_400
-        self.devices[device] = found
+        return identity.GetDeviceResponse(device=found)
 
 
 @dataclass
 class ParkingCity:
+    """A running parking service; `payments` is the fake where there is one."""
+
     city: TestCity
-    registry: Registry
     payments: FakePayments
     folder: Path
+    signer: Callable[[str], Signer] = lock_signer
     channels: dict[str, grpc.aio.Channel] = field(default_factory=dict)
     numbers: int = 0
 
@@ -87,7 +97,7 @@ class ParkingCity:
         return int(self.city.clock.now())
 
     async def open_lot(self, bays: int = 2, lot: str = LOT, lock: str = LOCK, **tariff_changes: Any) -> None:
-        """A lot with reservable bays, a tariff and a lock that identity knows."""
+        """A lot with reservable bays, a lock and a tariff."""
         text = canonical.encode(tariff(**tariff_changes)).decode()
         await self.stub().PublishTariff(pb.PublishTariffRequest(request_id=self.request_id(), tariff_json=text))
         place = pb.Lot(
@@ -95,14 +105,13 @@ class ParkingCity:
             tariff="bays", bays=[f"bay-{n}" for n in range(1, bays + 1)], lock=lock,
         )  # fmt: skip
         await self.stub().RegisterLots(pb.RegisterLotsRequest(request_id=self.request_id(), lots=[place]))
-        self.registry.add(lock, device_signer(7, lock).public_key, "00" * 32)
 
     async def lock(self, name: str = LOCK) -> Lock:
         """The lock, with the keys parking tells."""
         await until(self._has_key, "the key is published")
         answer = await self.stub().ListAccessKeys(pb.ListAccessKeysRequest())
         keys = {key.kid: key.public_key for key in answer.keys}
-        return Lock(name, device_signer(7, name), keys, self.folder / f"{name}.json")
+        return Lock(name, self.signer(name), keys, self.folder / f"{name}.json")
 
     async def _has_key(self) -> bool:
         return bool((await self.stub().ListAccessKeys(pb.ListAccessKeysRequest())).keys)
@@ -157,6 +166,33 @@ class ParkingCity:
     async def until_settled(self) -> None:
         """No money is held any more."""
         await until(lambda: not self.payments.held(), "nothing is held")
+
+    async def until_settled_but(self, reservation: str) -> None:
+        """No money is held but for one reservation."""
+        held = payments_pb.PAYMENT_STATE_AUTHORISED
+
+        def settled() -> bool:
+            left = {item.reference for item in self.payments.payments.values() if item.state == held}
+            return left == {f"reservation/{reservation}"}
+
+        await until(settled, f"nothing is held but for {reservation}")
+
+    async def bundle(self, who: str, reservation: str) -> dict[str, Any]:
+        """The proof of a session, once there is one."""
+
+        async def provable() -> bool:
+            return (await self.get(who, reservation)).provable
+
+        await until(provable, f"{reservation} is provable")
+        answer = await self.stub(who).GetSessionBundle(pb.GetSessionBundleRequest(reservation=reservation))
+        found: dict[str, Any] = json.loads(answer.bundle_json)
+        return found
+
+    async def verified(self, bundle: dict[str, Any]) -> Report:
+        """What the offline verifier says."""
+        stub = NotaryServiceStub(self.city.process.anonymous())
+        trust = read_trust(json.loads((await stub.GetTrust(notary.GetTrustRequest())).json))
+        return check_bundle(canonical.encode(bundle), trust, None)
 
     async def instructions(self, lock: Lock) -> list[bytes]:
         """What the lock has not seen."""
@@ -225,7 +261,7 @@ async def parking_city(
 
     more = {"identity": build, "payments": paid.build}
     async with embedded_city(state, services=("parking", "notary"), start=now, more=more) as city:
-        found = ParkingCity(city, registry, paid, state)
+        found = ParkingCity(city, paid, state)
         try:
             yield found
         finally:
