@@ -52,7 +52,8 @@ class Calibration:
         try:
             await self._store.write(lambda unit: self._unit(unit, rows, now))
         except Exception:
-            self._said = said | self._said
+            for key, times in said.items():
+                self._said[key] = self._said.get(key, 0) + times
             raise
         self._worked_at = now
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Protocol
 
 from city.parking.v1 import parking_service_pb2 as pb
 from citykit import telemetry
@@ -18,16 +19,28 @@ from citykit.onramp.opening import Opened, Rule
 from citykit.onramp.registry import Registry
 from citykit.package import commitment
 from citykit.settings import ParkingSettings
-from citykit.store.port import Store
+from citykit.store.port import Store, Unit
 from services.parking import events
 from services.parking.app.changes import SALT_BYTES
 from services.parking.app.lots import BAY_SENSOR, LOCK, Lots, Place
-from services.parking.app.passages import Passages
 from services.parking.app.states import States
+from services.parking.domain.reservation import Reservation
 from services.parking.store.packages import Accepted, Candidate, Kept, Outcome, store_packages
 from services.parking.store.tables import CHAINS
 
 _Result = pb.PackageResult
+
+
+class Passages(Protocol):
+    """What takes over the doings of locks (`app.passages`)."""
+
+    def note(
+        self, unit: Unit, device: str, sequence: int, measure: str, readings: Sequence[tuple[int, int]], now: int
+    ) -> list[Reservation]:
+        """In the unit that stores the package; returns what changed."""
+
+    def noted(self, changed: Sequence[Reservation]) -> None:
+        """After the unit is durable."""
 
 
 class Ingest:

@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 
 from city.parking.v1 import parking_service_pb2 as pb
 from citykit.clock import Clock, unix
-from citykit.errors import InvalidArgument
+from citykit.errors import FailedPrecondition, InvalidArgument
 from citykit.settings import GeneralSettings
 from services.parking.app.lots import Lots
 from services.parking.app.states import States
@@ -36,10 +36,12 @@ class Publications:
         """The publication as bytes.
 
         Raises:
-            InvalidArgument: no such format.
+            InvalidArgument: no such format. FailedPrecondition: DATEX II has no form for no lots.
         """
         if format_ not in _MEDIA:
             raise InvalidArgument(f"format is one of {', '.join(_MEDIA)}", field="format")
+        if format_ != SMART and not self.lots.every():
+            raise FailedPrecondition("no lot is registered yet; RegisterLots adds some", reason="no-lots")
         return pb.GetPublicationResponse(content=self._content(format_).encode(), media_type=_MEDIA[format_])
 
     def _content(self, format_: str) -> str:

@@ -13,7 +13,7 @@ import grpc.aio
 from citykit.clock import ReplayClock
 from citykit.errors import NotFound, Unavailable
 from citykit.ids import seeded_randomness
-from citykit.onramp.devices import DeviceRow, Key, put_device
+from citykit.onramp.devices import DeviceRow, DeviceTables, Key, put_device
 from citykit.onramp.registry import Registry
 from citykit.package import NO_PREVIOUS, Ed25519Signer, Reading, package_hash, sign_package
 from citykit.settings import MeteringSettings, StoreSettings
@@ -61,8 +61,8 @@ def device(number: int = 1) -> Device:
 class FakeRegistry(Registry):
     """Knows what tests put into it; identity answers from `elsewhere` or is away."""
 
-    def __init__(self, store: SqliteStore) -> None:
-        super().__init__(store, DEVICES, _no_dial, GROUP, monotonic=lambda: 0.0)
+    def __init__(self, store: SqliteStore, tables: DeviceTables = DEVICES) -> None:
+        super().__init__(store, tables, _no_dial, GROUP, monotonic=lambda: 0.0)
         self.elsewhere: dict[str, DeviceRow] = {}
         self.away = False
         self.asked: list[str] = []
