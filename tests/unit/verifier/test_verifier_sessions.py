@@ -122,6 +122,7 @@ _KEYED = ("keys", 0, "registered", "envelope", "transaction", "args")
         (_jws(2, 3, "B"), "access", "signature does not hold"),
         (_jws(2, 85, "x"), "access", "not base64url in its one form"),
         (_jws(2, 4, "+"), "access", "not base64url in its one form"),
+        (_jws(2, 4, "!"), "access", "not base64url in its one form"),
         (put("keys", value=[]), "access", "signed by the key parking-1, which the bundle does not show"),
         (put("keys", value=lambda k: [*k, maker.published_key(1, "parking-2")]), "access", "['parking-1'] signed"),
         (put("keys", value=lambda k: [*k, *k]), "access", "keys are twice"),
