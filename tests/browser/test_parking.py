@@ -49,18 +49,17 @@ def test_the_whole_path_on_a_phone(site: Site, visit: Open) -> None:
 
     page.get_by_role("button", name="Reserve", exact=True).first.click()
     expect(page.locator("#reservation-tag")).to_have_text("confirmed")
-    expect(page.locator("#reservation-words")).to_contain_text(
-        "£4.80 is set aside and taken only when you leave. It opens at"
-    )
+    expect(page.locator("#reservation-words")).to_contain_text("£4.80 is set aside and taken only when you leave")
     held, mandate = city.calls.of("Hold")[-1], city.calls.of("CreateMandate")[-1]
     assert held.to_time.seconds - held.from_time.seconds == HOURS_2
     assert (mandate.payee, mandate.payment_method, mandate.currency) == ("parking", "pm_visa", "GBP")
     assert mandate.limit_minor >= 480
 
+    expect(page.locator("#reservation-words")).to_contain_text("The lock opens from 8 Nov, 12:50 on.")
     expect(page.get_by_role("button", name="Unlock")).to_be_disabled()
     city.calls.later_s = HOURS_2
     expect(page.get_by_role("button", name="Unlock")).to_be_enabled()
-    page.get_by_role("button", name="Access document").click()
+    page.locator("#reservation-more summary").click()
     expect(page.locator("#access-document")).to_contain_text("eyJ")
     page.get_by_role("button", name="Unlock").click()
     expect(page.locator("#reservation-words")).to_contain_text("Waiting for the lock's own signed word")

@@ -180,7 +180,7 @@ class Parking(parking_grpc.ParkingServiceServicer):
     async def IssueAccess(self, request: Any, _: Any) -> Any:
         self._of(request.reservation)
         answer = parking.IssueAccessResponse(
-            document="eyJhbGciOiJFUzI1NiIsImtpZCI6ImsxIn0.eyJhY3QiOiJlbnRyeSJ9.fake", not_before=at(NOW), expires=at(NOW + DAY)
+            document="eyJhbGciOiJFUzI1NiIsImtpZCI6ImsxIn0.eyJhY3QiOiJlbnRyeSJ9.fake", not_before=at(NOW + 3_000), expires=at(NOW + DAY)
         )  # fmt: skip
         return self._asked.once("IssueAccess", request, answer)
 

@@ -7,7 +7,7 @@ import { loadFaults, loadQuarantine, loadRefusals, updateFaults } from "./contro
 import { byId, empty, failed, put, say, seconds } from "./dom.js";
 import { loadAccesses, loadBill, loadUsage, openHome, setNow } from "./home.js";
 import { loadCalibration, loadLots, setOperator, showParking } from "./lots.js";
-import { openFind, openPark } from "./park.js";
+import { openFind, openPark, showSpeed } from "./park.js";
 import { loadPayments } from "./payments.js";
 import { followReservation } from "./reservation.js";
 import { finishSignIn, ME, signIn } from "./session.js";
@@ -46,6 +46,7 @@ function onLive(live) {
   setClock(seconds(live.city_time), live.replay?.speed || 1);
   showLive(live);
   showParking(live);
+  showSpeed();
   followReservation();
   if (live.replay) updateFaults(live.replay);
   refresh();

@@ -13,8 +13,8 @@ const ARRIVALS = [[0, "as soon as possible"], [3_600, "in 1 hour"], [7_200, "in 
 const STAYS = [[30, "30 minutes"], [60, "1 hour"], [120, "2 hours"], [240, "4 hours"], [480, "8 hours"], [720, "12 hours"]];
 const WALKS = [[5, "5 minutes"], [10, "10 minutes"], [15, "15 minutes"], [30, "30 minutes"]];
 const FAST = 60;
-/** City seconds a second from which on two hours are over before one has read this. */
-const LEAD_S = 2;
+/** City seconds a second above which nobody could press a button in time: the demo slows down then. */
+const LEAD_S = 1;
 /** Seconds between pressing a button and the city acting on it. */
 
 let who = null;
@@ -37,11 +37,14 @@ export function openFind() {
 }
 
 function setDefaults() {
-  const fast = citySpeed() > FAST;
   byId("find-arrival").replaceChildren(...choices(ARRIVALS, 0));
-  byId("find-stay").replaceChildren(...choices(STAYS, fast ? 480 : 120));
+  byId("find-stay").replaceChildren(...choices(STAYS, 120));
   byId("find-walk").replaceChildren(...choices(WALKS, 15));
-  say("find-speed", fast ? `City time runs ${number(citySpeed())} times as fast: 8 hours pass in ${Math.round(28_800 / citySpeed())} seconds.` : "");
+}
+
+/** With each event of the live stream. */
+export function showSpeed() {
+  say("find-speed", citySpeed() > FAST ? `City time runs ${number(citySpeed())} times as fast; it slows down while you park.` : "");
 }
 
 /** Whoever may reserve. */

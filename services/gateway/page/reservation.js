@@ -20,7 +20,7 @@ const TAGS = { held: "held", confirming: "waiting for the provider", confirmed: 
 const WORDS = {
   held: () => "The bay is kept for a moment; it is not confirmed yet.",
   confirming: () => "The payment provider has not answered for certain. Nothing is wrong and nothing is to be done: it is asked again, and this changes by itself.",
-  confirmed: (one) => `Bay ${one.bay} is yours. ${money(one.quote_minor, one.currency)} is set aside and taken only when you leave.${isEarly(one) ? ` It opens at ${when(one.from_time, "moment")}.` : ""}`,
+  confirmed: (one) => `Bay ${one.bay} is yours. ${money(one.quote_minor, one.currency)} is set aside and taken only when you leave.${isEarly(one) ? ` The lock opens from ${when(opens(one), "moment")} on.` : ""}`,
   active: (one) => `The lock let you in at ${when(one.entry_time, "moment")}, by its own signed word. Leave by ${when(one.to_time, "moment")}; later costs extra.`,
   ended: (one) => `The lock let you out at ${when(one.exit_time, "moment")}. ${taken(one)}`,
   cancelled: (one) => `You gave the bay back. ${taken(one)}`,
@@ -37,6 +37,7 @@ let busy = false;
 let drawn = "";
 let bundle = null;
 let access = null;
+let asked = "";
 
 const taken = (one) => {
   const amount = money(one.amount_minor, one.currency);
@@ -47,8 +48,9 @@ const taken = (one) => {
 const isOpen = (one) => OPEN.includes(one.state);
 /** Whether anything about it may still change by itself. */
 const isLive = (one) => !one.provable;
-/** Whether the reserved time has not begun. */
-const isEarly = (one) => one.state === "confirmed" && cityNow() < seconds(one.from_time);
+const opens = (one) => access?.not_before ?? one.from_time;
+/** Whether the lock would not open yet. */
+const isEarly = (one) => one.state === "confirmed" && cityNow() < seconds(opens(one));
 const pathOf = (one) => `${PATH}/${encodeURIComponent(one.id)}`;
 
 /** The caller's reservations; shows the newest that is not over. */
@@ -102,6 +104,10 @@ async function show(one) {
     loadPayments();
   }
   shown = one;
+  if (one.state === "confirmed" && asked !== one.id) {
+    asked = one.id;
+    access = await act(`${pathOf(one)}/access`, who).catch(() => null);
+  }
   if (one.provable && !bundle) bundle = await ask(`${pathOf(one)}/bundle`, who).catch(() => null);
   const key = JSON.stringify([one, Boolean(bundle), waiting?.since, lateness(), isEarly(one), access]);
   if (key === drawn) return;
@@ -127,7 +133,7 @@ function draw(one) {
 /** The focus stays where something can be done. */
 function drawActions(one) {
   const focused = byId("reservation-actions").contains(document.activeElement);
-  put("reservation-actions", ...(ACTIONS[one.state]?.(one) ?? []), ...proofActions(one));
+  put("reservation-actions", ...(ACTIONS[one.state]?.(one) ?? []).filter(Boolean), ...proofActions(one));
   if (focused) (byId("reservation-actions").querySelector("button:enabled") ?? byId("reservation-title")).focus();
 }
 
@@ -162,10 +168,10 @@ async function unlock(one) {
   await show(await ask(pathOf(one), who));
 }
 
-const accessButton = (one) => doing("Access document", async () => {
+const accessButton = (one) => (access ? "" : doing("Access document", async () => {
   access = await act(`${pathOf(one)}/access`, who);
   await show({ ...shown });
-});
+}));
 const extending = (one) => doing("1 hour longer", async () => {
   const to = Math.max(seconds(one.to_time), 0) + 60 * MINUTE;
   await show(await act(`${pathOf(one)}/extend`, who, { to_time: rfc(to) }));
@@ -174,8 +180,9 @@ const cancelling = (one) => doing("Cancel", async () => show(await act(`${pathOf
 
 function accessDocument() {
   if (!access) return null;
-  return el("div", { class: "notice" },
-    el("p", { class: "small" }, `Opens this lock once, also offline, from ${when(access.not_before, "moment")} to ${when(access.expires, "moment")}:`),
+  const open = byId("reservation-more").querySelector("details")?.open ?? false;
+  return el("details", { open }, el("summary", { class: "small" }, "Access document"),
+    el("p", { class: "small muted" }, `Opens this lock once, also where it is offline, from ${when(access.not_before, "moment")} to ${when(access.expires, "moment")}.`),
     el("pre", { tabindex: "0", "aria-label": "Access document", id: "access-document" }, el("code", {}, access.document)));
 }
 
