@@ -54,7 +54,7 @@ class Artefacts:
 
     async def parking(self, logins: Sequence[str], clock: Clock) -> None:
         """The bundle of one finished parking session and the statement of who paid it, once there are any. Runs until both are there."""
-        while not list(self._out.glob("bundles/parking-*.json")):
+        while not list(self._out.glob("bundles/statement-*.json")):
             for login in logins:
                 if await self._session_of(login, clock):
                     return
@@ -103,13 +103,15 @@ class Artefacts:
         return self._out / "bundles" / f"{name}.json"
 
     async def _keep(self, path: Path, bundle: bytes) -> None:
-        """Writes a bundle and lets the verifier look at it."""
-        path.write_bytes(bundle)
+        """Writes a bundle once the verifier has looked at it, whatever it found."""
+        unfinished = path.with_suffix(".part")
+        unfinished.write_bytes(bundle)
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "verifier", str(path), "--trust", str(self._out / "trust.json"),
+            sys.executable, "-m", "verifier", str(unfinished), "--trust", str(self._out / "trust.json"),
             stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
         )  # fmt: skip
         output, _ = await asyncio.wait_for(process.communicate(), _VERIFY_S)
+        unfinished.replace(path)
         self._summary.proofs_checked += 1
         if process.returncode:
             self._summary.proofs_failed += 1

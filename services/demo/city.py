@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from city.metering.v1 import metering_service_pb2 as metering
+from citykit import telemetry
 from citykit.clock import ReplayClock
 from citykit.ids import system_randomness
 from citykit.ledger.port import Ledger
@@ -175,10 +176,11 @@ class DemoCity:
         """Lets time run and everybody act, until cancelled or for as long as was asked; the first failure ends it."""
         self._clock.run(self._options.speed)
         channel = parts.process.anonymous()
+        parkers = self._parkers(parts)
         works = (
             parts.driver.live(channel),
             parts.barriers.run(channel),
-            self._parkers(parts).run(),
+            parkers.run(),
             parts.visitor.run(),
             follow(parts.provider, parts.driver.faults),
             parts.forecasts.run(),
@@ -194,6 +196,8 @@ class DemoCity:
             for task in (*tasks, finding):
                 task.cancel()
             await asyncio.gather(*tasks, finding, return_exceptions=True)
+            fields = {"visits": dict(parkers.did), "locks": dict(parts.barriers.did)}
+            telemetry.logger("simulation").info("parked", extra={"fields": fields})
 
     def _parkers(self, parts: Parts) -> Parkers:
         locks = {lot.id: lot.lock for lot in self._options.car_parks.reservable}

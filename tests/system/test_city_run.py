@@ -9,6 +9,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import pytest
 from citykit.errors import EnvironmentFault
 from citykit.run import locked
 from citykit.settings import CitySettings, NotarySettings
+from citykit.testing.polling import until
 from services.__main__ import main
 from services.commands.progress import Bars
 from services.commands.run import demo_settings
@@ -41,34 +43,41 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def options(state: Path, *, for_s: float = 0.3, faults: tuple[str, ...] = (), port: int = 0) -> Options:
+def options(
+    state: Path, *, for_s: float = 0.3, faults: tuple[str, ...] = (), port: int = 0, speed: float = SPEED
+) -> Options:
     settings = replace(CitySettings(), notary=NotarySettings(anchor_interval_s=0.05))
     return Options(
         for_s=for_s,
-        speed=SPEED,
+        speed=speed,
         seed=SEED,
         port=port or free_port(),
         state=state,
         faults=faults,
-        settings=demo_settings(settings, CITY, 1, SPEED),
+        settings=demo_settings(settings, CITY, 1, speed),
         neighbourhood=CITY,
         car_parks=PARKS,
     )
 
 
-async def run(chosen: Options) -> Summary:
-    summary = Summary()
+async def run(chosen: Options, enough: Callable[[Summary], bool] | None = None) -> Summary:
+    """Runs a demo until its time is over, or until there is enough."""
+    summary, stopping = Summary(), asyncio.Event()
     async with memory_watch(summary):
-        await DemoCity(chosen, Bars(None, None), summary).run(asyncio.Event())
+        city = asyncio.create_task(DemoCity(chosen, Bars(None, None), summary).run(stopping))
+        if enough is not None:
+            await until(lambda: city.done() or enough(summary), "enough of the demo", limit_s=120)
+            stopping.set()
+        await city
     return summary
 
 
 @pytest.fixture(scope="module")
 def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A city that ran once, with faults, and stopped."""
+    """A city that ran once, with faults, until somebody had parked and paid."""
     folder = tmp_path_factory.mktemp("city")
-    faults = ("forged", "replayed", "missing", "skew")
-    summary = asyncio.run(run(options(folder, for_s=1.5, faults=faults)))
+    chosen = options(folder, for_s=110, faults=("forged", "replayed", "missing", "skew"), speed=3_600)
+    summary = asyncio.run(run(chosen, lambda summary: summary.proofs_checked == 3))
     write_summary(summary, folder / "summary.json")
     return folder
 
@@ -76,14 +85,17 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_one_run_ends_in_a_bill_that_the_verifier_accepts(state: Path) -> None:
     counted = json.loads((state / "summary.json").read_text(encoding="utf-8"))
     assert counted["bills"] == METERS
-    assert (counted["proofs_checked"], counted["proofs_failed"]) == (1, 0)
+    assert (counted["proofs_checked"], counted["proofs_failed"]) == (3, 0)
+    assert counted["reservations"] >= counted["payments"] > 0
+    assert counted["double_bookings"] == 0
     assert counted["readings"] >= METERS * 35 * 48
     assert counted["anchored_entries"] >= counted["packages"] - METERS
     assert counted["peak_memory_mib"] > 10
     assert {"bad-signature", "from-the-future"} <= set(counted["rejected"])
-    bundle = next((state / "out" / "bundles").glob("*.json"))
+    bundles = sorted((state / "out" / "bundles").glob("*.json"))
+    assert [name.split("-")[0] for name in (path.name for path in bundles)] == ["bill", "parking", "statement"]
     done = subprocess.run(
-        [sys.executable, "-m", "verifier", str(bundle), "--trust", str(state / "out" / "trust.json"), "--json"],
+        [sys.executable, "-m", "verifier", *map(str, bundles), "--trust", str(state / "out" / "trust.json"), "--json"],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0
