@@ -250,7 +250,7 @@ def _text(name: str, value: str) -> str:
 
 def _version(lots: Sequence[Lot]) -> str:
     """Changes with what is said of the lots."""
-    return sha256(repr(lots).encode()).hexdigest()[:12]
+    return sha256(repr(tuple(lots)).encode()).hexdigest()[:12]
 
 
 def _time(seconds: int) -> str:
