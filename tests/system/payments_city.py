@@ -61,7 +61,9 @@ class PaymentsCity:
         self.numbers += 1
         return f"request-{self.numbers}"
 
-    async def mandate(self, subject: str = ADA, *, method: str = "pm_1", limit: int = 10_000, payee: str = "parking") -> str:
+    async def mandate(
+        self, subject: str = ADA, *, method: str = "pm_1", limit: int = 10_000, payee: str = "parking"
+    ) -> str:
         request = pb.CreateMandateRequest(
             request_id=self.request_id(), payee=payee, limit_minor=limit, currency="GBP", payment_method=method, lifetime_s=86_400,
         )  # fmt: skip
@@ -73,7 +75,9 @@ class PaymentsCity:
         found: pb.Payment = answer.payment
         return found
 
-    def authorising(self, mandate: str, reference: str, amount: int = 1_000, currency: str = "GBP") -> pb.AuthoriseRequest:
+    def authorising(
+        self, mandate: str, reference: str, amount: int = 1_000, currency: str = "GBP"
+    ) -> pb.AuthoriseRequest:
         return pb.AuthoriseRequest(
             request_id=self.request_id(), mandate=mandate, amount_minor=amount, currency=currency, reference=reference
         )
@@ -127,7 +131,6 @@ class PaymentsCity:
         found: pb.CreateTransfersResponse = await self.service().CreateTransfers(request)
         return found
 
-
     async def verified(self, bundle: Any) -> Report:
         """What the offline verifier says of a bundle."""
         stub = NotaryServiceStub(self.city.process.anonymous())
@@ -169,7 +172,9 @@ async def payments_city(
     async def callback(body: bytes, signature: str) -> None:
         if running:
             with contextlib.suppress(grpc.aio.AioRpcError):
-                await running[0].stub("nobody").ReceiveCallback(pb.ReceiveCallbackRequest(body=body, signature=signature))
+                await (
+                    running[0].stub("nobody").ReceiveCallback(pb.ReceiveCallbackRequest(body=body, signature=signature))
+                )
 
     def identity(ctx: Context) -> Service:
         registry.jwks = json.dumps({"keys": [signing_key(ctx.key("token-signing")).as_dict(private=False)]})

@@ -110,7 +110,10 @@ async def test_the_same_request_acts_once(tmp_path: Path) -> None:
     async with payments_city(tmp_path) as there:
         mandate = await there.mandate()
         request = there.authorising(mandate, "reservation/1")
-        first, second = (await there.service().Authorise(request)).payment, (await there.service().Authorise(request)).payment
+        first, second = (
+            (await there.service().Authorise(request)).payment,
+            (await there.service().Authorise(request)).payment,
+        )
         assert first.id == second.id
         request.amount_minor = 5
         assert (await refusal(there.service().Authorise(request))).reason == "request-id-reused"
@@ -267,5 +270,3 @@ async def test_callbacks_need_the_providers_signature(tmp_path: Path) -> None:
         call = stranger.ReceiveCallback(pb.ReceiveCallbackRequest(body=big, signature=sign(SECRET, big, now)))
         assert (await refusal(call)).field == "body"
         assert (await there.certain(held.id)).state == STATE.PAYMENT_STATE_AUTHORISED
-
-

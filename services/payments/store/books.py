@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import astuple, dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -14,7 +13,6 @@ from services.payments.domain.books import OPEN, PENDING, Account, Balance, Book
 from services.payments.store.tables import ACCOUNTS, BALANCE, HOLDS, SETS, TRANSFERS
 
 _ACCOUNT = ("id", "currency", "rule", "number", *BALANCE)
-_SET = ("number", "request", "seed", "root", "time", "transfers", "total")
 _TRANSFER = tuple(column.name for column in TRANSFERS.columns)
 _HOLD = tuple(column.name for column in HOLDS.columns)
 _IN_MAX = 500
@@ -24,8 +22,7 @@ _UPDATE_ACCOUNT = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class SetRow:
+class SetRow(NamedTuple):
     """The transfers of one request."""
 
     number: int
@@ -76,7 +73,7 @@ class Newest(NamedTuple):
 
 def newest_set(connection: Connection) -> Newest:
     """The newest set."""
-    row = connection.exec_driver_sql("SELECT number, time, total FROM sets ORDER BY number DESC LIMIT 1").one_or_none()
+    row = _driver(connection).execute("SELECT number, time, total FROM sets ORDER BY number DESC LIMIT 1").fetchone()
     return Newest() if row is None else Newest(*row)
 
 
@@ -88,7 +85,7 @@ def set_time(connection: Connection, transfer: str) -> int:
 
 def save(unit: Unit, one: SetRow, movements: Sequence[Movement], books: Books) -> None:
     """Keeps a set with all it changed."""
-    unit.insert_many(SETS, _SET, [astuple(one)])
+    unit.insert_many(SETS, SetRow._fields, [one])
     rows = [
         (one.number, place, *m[:10], m.debit_number, *m.debit_balance, m.credit_number, *m.credit_balance)
         for place, m in enumerate(movements)
@@ -96,7 +93,7 @@ def save(unit: Unit, one: SetRow, movements: Sequence[Movement], books: Books) -
     unit.insert_many(TRANSFERS, _TRANSFER, rows)
     changed = {m.debit for m in movements} | {m.credit for m in movements}
     values = [(a.number, *a.balance(), a.id) for name in sorted(changed) if (a := books.accounts[name])]
-    unit.connection.exec_driver_sql(_UPDATE_ACCOUNT, values)
+    _driver(unit.connection).executemany(_UPDATE_ACCOUNT, values)
     _save_holds(unit, movements, books)
 
 
@@ -109,7 +106,7 @@ def _save_holds(unit: Unit, movements: Sequence[Movement], books: Books) -> None
     )
     ended = [(books.holds[m.pending].state, m.pending) for m in movements if m.pending]
     if ended:
-        unit.connection.exec_driver_sql("UPDATE holds SET state = ? WHERE transfer = ?", ended)
+        _driver(unit.connection).executemany("UPDATE holds SET state = ? WHERE transfer = ?", ended)
 
 
 def expired(connection: Connection, now: int, limit: int) -> list[str]:
@@ -177,7 +174,12 @@ def _named(connection: Connection, table: str, columns: tuple[str, ...], key: st
     wanted = list(ids)
     for at in range(0, len(wanted), _IN_MAX):
         some = tuple(wanted[at : at + _IN_MAX])
-        yield from connection.exec_driver_sql(_select(table, columns, key, len(some)), some)
+        yield from _driver(connection).execute(_select(table, columns, key, len(some)), some)
+
+
+def _driver(connection: Connection) -> Any:
+    """The driver's own connection: here microseconds count."""
+    return connection.connection.driver_connection
 
 
 @lru_cache(maxsize=2_048)
