@@ -13,6 +13,8 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from city.identity.v1 import identity_service_pb2 as identity
 from city.metering.v1 import metering_service_pb2 as metering
 from city.notary.v1 import notary_service_pb2 as notary
+from city.parking.v1 import parking_service_pb2 as parking
+from city.payments.v1 import payments_service_pb2 as payments
 from citykit import telemetry
 from citykit.errors import CityError
 from services.gateway.api import models
@@ -21,10 +23,13 @@ from services.gateway.api.problems import problem
 
 router = APIRouter(tags=["operations"])
 PROBE_S = 2.0
+_WELL = {"ready", "service-absent"}
 _PROBES: tuple[tuple[str, str, Message], ...] = (
     ("identity", "GetJwks", identity.GetJwksRequest()),
     ("metering", "ListTariffs", metering.ListTariffsRequest()),
     ("notary", "ListLogs", notary.ListLogsRequest()),
+    ("parking", "GetBooks", parking.GetBooksRequest()),
+    ("payments", "GetBooks", payments.GetBooksRequest()),
 )
 
 
@@ -36,10 +41,10 @@ async def get_liveness() -> models.Health:
 
 @router.get("/readyz", response_model=models.Health)
 async def get_readiness(here: Here) -> Any:
-    """200: every service the gateway needs has answered within 2 s. 503 names those that have not."""
+    """200: every service of this city that the gateway needs has answered within 2 s. 503 names those that have not."""
     states = await asyncio.gather(*(_probe(here, *probe) for probe in _PROBES))
     parts = {service: state for (service, _, _), state in zip(_PROBES, states, strict=True)}
-    away = [(f"parts.{service}", state) for service, state in parts.items() if state != "ready"]
+    away = [(f"parts.{service}", state) for service, state in parts.items() if state not in _WELL]
     if away:
         detail = (
             f"not ready: {', '.join(field.removeprefix('parts.') for field, _ in away)}; try again in a few seconds"
