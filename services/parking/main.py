@@ -122,7 +122,7 @@ def build(ctx: Context) -> Service:
             Job("duties", money.work, 1.0),
             Job("board", look_again, 30.0),
             Job("provable", bundles.mark_provable, 2.0),
-            Job("expectations", expectations.refresh, 2.0),
+            Job("expectations", expectations.refresh, 0.5),
             Job("calibration", calibration.work, 1.0),
             Job("prune", states.prune, 3_600.0),
         ),
