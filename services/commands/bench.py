@@ -13,7 +13,7 @@ from typing import Any
 
 from citykit.errors import NotFound
 
-BENCHED = ("metering", "notary")
+BENCHED = ("metering", "notary", "payments")
 Figure = dict[str, Any]
 
 

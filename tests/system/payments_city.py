@@ -71,9 +71,9 @@ class PaymentsCity:
         return str(answer.mandate)
 
     async def authorise(self, mandate: str, reference: str, amount: int = 1_000) -> pb.Payment:
+        """Authorised, or what came of it, for certain."""
         answer = await self.service().Authorise(self.authorising(mandate, reference, amount))
-        found: pb.Payment = answer.payment
-        return found
+        return await self.certain(answer.payment.id)
 
     def authorising(
         self, mandate: str, reference: str, amount: int = 1_000, currency: str = "GBP"
@@ -84,18 +84,18 @@ class PaymentsCity:
 
     async def capture(self, payment: str, amount: int) -> pb.Payment:
         request = pb.CaptureRequest(request_id=self.request_id(), payment=payment, amount_minor=amount)
-        found: pb.Payment = (await self.service().Capture(request)).payment
-        return found
+        await self.service().Capture(request)
+        return await self.certain(payment)
 
     async def void(self, payment: str) -> pb.Payment:
         request = pb.VoidPaymentRequest(request_id=self.request_id(), payment=payment)
-        found: pb.Payment = (await self.service().VoidPayment(request)).payment
-        return found
+        await self.service().VoidPayment(request)
+        return await self.certain(payment)
 
     async def refund(self, payment: str, amount: int, reason: str = "") -> pb.Payment:
         request = pb.RefundRequest(request_id=self.request_id(), payment=payment, amount_minor=amount, reason=reason)
-        found: pb.Payment = (await self.service().Refund(request)).payment
-        return found
+        await self.service().Refund(request)
+        return await self.certain(payment)
 
     async def payment(self, id_: str) -> pb.Payment:
         found: pb.Payment = (await self.service().GetPayment(pb.GetPaymentRequest(payment=id_))).payment
@@ -110,6 +110,17 @@ class PaymentsCity:
         await until(quiet, f"{id_} is certain")
         return await self.payment(id_)
 
+    async def certain_of(self, subject: str, id_: str) -> pb.Payment:
+        """The same, as its resident sees it."""
+        stub = self.stub("resident", subject)
+
+        async def quiet() -> bool:
+            return not (await stub.GetPayment(pb.GetPaymentRequest(payment=id_))).payment.waiting_for
+
+        await until(quiet, f"{id_} is certain")
+        found: pb.Payment = (await stub.GetPayment(pb.GetPaymentRequest(payment=id_))).payment
+        return found
+
     async def receipt(self, id_: str) -> Any:
         answer = await self.service().GetReceipt(pb.GetReceiptRequest(payment=id_))
         return json.loads(answer.document)
@@ -117,6 +128,10 @@ class PaymentsCity:
     async def account(self, id_: str) -> pb.Account:
         found: pb.Account = (await self.stub("billing").GetAccount(pb.GetAccountRequest(account=id_))).account
         return found
+
+    async def job(self, name: str) -> None:
+        """Runs a job of payments now."""
+        await next(job for job in self.city.process.services["payments"].jobs if job.name == name).run()
 
     async def books(self) -> pb.GetBooksResponse:
         found: pb.GetBooksResponse = await self.stub("nobody").GetBooks(pb.GetBooksRequest())
@@ -146,11 +161,11 @@ def moving(id_: str, debit: str, credit: str, amount: int, **more: Any) -> pb.Tr
     )
 
 
-def payments_settings(state: Path, provider: SandboxProvider) -> CitySettings:
+def payments_settings(state: Path, provider: SandboxProvider, retry_s: float) -> CitySettings:
     secret = state / "provider.key"
     secret.write_bytes(SECRET + b"\n")
     payments = PaymentsSettings(
-        provider_url=provider.url, provider_secret_file=str(secret), provider_timeout_s=0.5, retry_s=0.05
+        provider_url=provider.url, provider_secret_file=str(secret), provider_timeout_s=2.0, retry_s=retry_s
     )
     return replace(CitySettings(), notary=NotarySettings(anchor_interval_s=0.05), payments=payments)
 
@@ -164,6 +179,7 @@ async def payments_city(
     services: Sequence[str] = ("payments", "notary"),
     seed: int = 1,
     now: float = NOON,
+    retry_s: float = 0.05,
 ) -> AsyncIterator[PaymentsCity]:
     """City time stands at `now`. `books` are the provider's from a run before."""
     registry = Registry()  # type: ignore[abstract]  # the other RPCs are not called here
@@ -184,7 +200,7 @@ async def payments_city(
     more: dict[str, Build] = {"identity": identity}
     provider = SandboxProvider(seed=seed, secret=SECRET, callback=callback, faults=faults, books=books)
     async with provider:
-        settings = payments_settings(state, provider)
+        settings = payments_settings(state, provider, retry_s)
         async with embedded_city(state, services=services, start=now, settings=settings, more=more) as city:
             found = PaymentsCity(city, provider, registry)
             running.append(found)

@@ -6,8 +6,11 @@ import json
 import time
 from pathlib import Path
 
+from city.identity.v1 import events_pb2 as identity_events
 from city.payments.v1 import payments_service_pb2 as pb
+from city.payments.v1.payments_service_pb2_grpc import PaymentsServiceStub
 from citykit import canonical
+from citykit.bus.events import cloud_event
 from citykit.errors import (
     AlreadyExists,
     FailedPrecondition,
@@ -17,6 +20,7 @@ from citykit.errors import (
 )
 from citykit.package import commitment
 from citykit.webhooks import sign
+from services.testing import embedded_city
 from tests.system.payments_city import ADA, BOB, NOON, SECRET, STATE, moving, payments_city, refusal
 
 DAY_S = 86_400
@@ -183,7 +187,7 @@ async def test_holds_expire(tmp_path: Path) -> None:
         there.city.clock.advance_to(NOON + 60)
         ending = pb.Transfer(id="h-2", kind=pb.TRANSFER_KIND_POST_PENDING, pending="h-1")
         assert (await refusal(there.transfer(ending))).reason in ("hold-expired", "hold-ended")
-        await there.city.process.services["payments"].jobs[0].run()
+        await there.job("expire-holds")
         assert (await there.account("fund/a")).debits_pending_minor == 0
         assert (await refusal(there.transfer(ending))).reason == "hold-ended"
 
@@ -270,3 +274,42 @@ async def test_callbacks_need_the_providers_signature(tmp_path: Path) -> None:
         call = stranger.ReceiveCallback(pb.ReceiveCallbackRequest(body=big, signature=sign(SECRET, big, now)))
         assert (await refusal(call)).field == "body"
         assert (await there.certain(held.id)).state == STATE.PAYMENT_STATE_AUTHORISED
+
+
+async def test_erasure_cuts_the_link_and_the_books_stay(tmp_path: Path) -> None:
+    async with payments_city(tmp_path) as there:
+        mandate = await there.mandate()
+        held = await there.authorise(mandate, "reservation/1", 50)
+        await there.capture(held.id, 50)
+        event = identity_events.SubjectErased(audience="payments", subject=ADA)
+        other = identity_events.SubjectErased(audience="metering", subject=BOB)
+        messages = [
+            cloud_event(
+                topic="city.identity.events.v1", key=item.subject, event=item, source="identity", id=f"erased-{item.subject}",
+                time=NOON, commitment=bytes(32),
+            )
+            for item in (event, other)
+        ]  # fmt: skip
+        await there.city.bus.publish(messages)
+        await there.city.settle(anchored=False)
+        resident = there.stub("resident", ADA)
+        assert not (await resident.ListPayments(pb.ListPaymentsRequest())).payments
+        assert (await refusal(resident.GetPayment(pb.GetPaymentRequest(payment=held.id)))).reason == "not-found"
+        assert (await refusal(there.authorise(mandate, "reservation/2"))).reason == "not-found"
+        assert (await there.payment(held.id)).captured_minor == 50
+        assert (await there.refund(held.id, 20)).refunded_minor == 20
+        assert (await there.books()).sum_minor == 0
+
+
+async def test_without_a_provider_only_transfers_work(tmp_path: Path) -> None:
+    async with embedded_city(tmp_path, services=["payments"]) as city:
+        stub = PaymentsServiceStub(city.process.dial("parking", "payments"))
+        request = pb.AuthoriseRequest(request_id="1", mandate="m", amount_minor=1, currency="GBP", reference="r")
+        assert (await refusal(stub.Authorise(request))).reason == "no-provider"
+        assert (await refusal(stub.ReceiveCallback(pb.ReceiveCallbackRequest(body=b"{}")))).reason == "no-provider"
+        accounts = [pb.Account(id=name, currency="GBP", rule=pb.BALANCE_RULE_FREE) for name in ("fund/a", "fund/b")]
+        await stub.CreateAccounts(pb.CreateAccountsRequest(request_id="2", accounts=accounts))
+        moved = pb.CreateTransfersRequest(request_id="3", transfers=[moving("t", "fund/a", "fund/b", 1)])
+        first, second = await stub.CreateTransfers(moved), await stub.CreateTransfers(moved)
+        assert first.time == second.time
+        assert (await stub.GetBooks(pb.GetBooksRequest())).transfers == 1

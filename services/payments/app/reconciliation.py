@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 from citykit.clock import Clock, unix
 from citykit.errors import InvalidArgument
 from citykit.ledger.port import Ledger
-from citykit.store.port import Store
+from citykit.store.port import Store, Unit
 from services.payments.app.provider import Provider, moved
 from services.payments.domain.payment import CAPTURE, REFUND
 from services.payments.domain.reconciliation import Item, Report, reconcile
@@ -60,6 +60,7 @@ class Reconciliation:
                 return
 
     async def _close(self, day: date) -> bool:
+        await self.store.write(_nothing)  # what was written down while the day lasted is durable after this
         report, name = await self._made(day), day.isoformat()
         await self.store.write(partial(stored.keep, DayRow(name, report, unix(self.clock), "")))
         if report.waiting:
@@ -96,6 +97,10 @@ class Reconciliation:
 
     def _midnight(self, day: date) -> int:
         return int(datetime.combine(day, time(), ZoneInfo(self.zone)).timestamp())
+
+
+def _nothing(_unit: Unit) -> None:
+    return None
 
 
 def _ours(start: int, end: int, connection: Connection) -> tuple[list[Item], list[str]]:
