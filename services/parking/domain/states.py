@@ -17,6 +17,7 @@ from statistics import median_low
 from services.parking.domain.lots import Lot
 
 COUNTED, STALE, DISPUTED, UNKNOWN = "counted", "stale", "disputed", "unknown"
+QUALITIES = (COUNTED, STALE, DISPUTED, UNKNOWN)
 BAYS = "bays"
 """Stands for all bay sensors of a lot where a sensor is named."""
 HALF_HOUR_S = 1_800
