@@ -10,6 +10,7 @@ from playwright.sync_api import Page, expect
 
 from citykit import errors
 from tests.browser.conftest import Open
+from tests.system.fake_calls import NOW
 from tests.system.fake_verifier import SESSION_STEPS
 from tests.system.fakes import FakeCity
 
@@ -45,7 +46,7 @@ def test_the_whole_path_on_a_phone(site: Site, visit: Open) -> None:
     expect(page.locator("#advice .advice").first).to_contain_text("96 % sure")
     expect(page.locator("#advice .advice").first).to_contain_text("2 others were just sent here")
     asked = city.calls.of("Advise")[-1]
-    assert (asked.latitude_e7, asked.stay_minutes, asked.count) == (524_836_000, 120, 3)
+    assert (asked.latitude_e7, asked.stay_minutes, asked.count) == (524_836_000, 120, 10)
 
     page.get_by_role("button", name="Reserve", exact=True).first.click()
     expect(page.locator("#reservation-tag")).to_have_text("confirmed")
@@ -61,8 +62,11 @@ def test_the_whole_path_on_a_phone(site: Site, visit: Open) -> None:
     expect(page.get_by_role("button", name="Unlock")).to_be_enabled()
     page.locator("#reservation-more summary").click()
     expect(page.locator("#access-document")).to_contain_text("eyJ")
+    city.calls.lock_answers = False
     page.get_by_role("button", name="Unlock").click()
     expect(page.locator("#reservation-words")).to_contain_text("Waiting for the lock's own signed word")
+    expect(page.locator("#reservation-words")).to_contain_text("It may be offline: try again")
+    city.calls.lock_answers = True
     expect(page.locator("#reservation-tag")).to_have_text("parked")
     page.get_by_role("button", name="Leave").click()
     expect(page.locator("#reservation-tag")).to_have_text("over")
@@ -120,6 +124,17 @@ def test_a_refusal_is_shown_and_a_failure_is_tried_again(site: Site, visit: Open
     expect(page.locator("#reservation-tag")).to_have_text("confirmed")
     retried = [request.request_id for request in city.calls.of("Hold")[1:]]
     assert len(retried) > 1 and len(set(retried)) == 1, "one act, however often it is asked for"
+
+
+def test_a_beginning_that_time_ran_past_is_taken_later(site: Site, visit: Open) -> None:
+    url, city = site
+    city.calls.too_late_s = 4 * 900
+    page = opened(visit(url).page)
+    reserve(page)
+    expect(page.locator("#reservation-tag")).to_have_text("confirmed")
+    tried = [request.from_time.seconds for request in city.calls.of("Hold")]
+    assert len(tried) > 1 and tried == sorted(set(tried)) and tried[-1] >= NOW + city.calls.too_late_s
+    assert len(city.calls.of("CreateMandate")) == 1
 
 
 def test_what_an_earlier_visit_left_is_shown_and_can_be_given_back(site: Site, visit: Open) -> None:

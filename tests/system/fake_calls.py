@@ -58,6 +58,10 @@ class Asked:
     bundle: str = "fine"
     later_s: int = 0
     """How far the replay has gone on from `NOW`."""
+    lock_answers: bool = True
+    """False: the lock has not said yet that it opened."""
+    too_late_s: int = 0
+    """Reservations that begin earlier than so long after `NOW` are refused."""
     provider_answers: bool = True
     """False: the payment provider keeps silent."""
 

@@ -29,8 +29,6 @@ CLOSED = "brindley-drive"
 TARIFF = "bays-2016"
 RESERVATION = "reservation-5f0c2ab19d3e4417"
 _SPREAD = "2 others were just sent here and are counted in"
-POLLS_TO_OPEN = 2
-"""How often a reservation is asked for until the lock's signed package has come."""
 
 
 def lots() -> list[Any]:
@@ -70,7 +68,7 @@ class Parking(parking_grpc.ParkingServiceServicer):
     def __init__(self, asked: Asked) -> None:
         self._asked = asked
         self._kept: dict[str, Any] = {}
-        self._opening: dict[str, int] = {}
+        self._opening: set[str] = set()
 
     # --- what staff set up
     async def RegisterLots(self, request: Any, _: Any) -> Any:
@@ -153,6 +151,10 @@ class Parking(parking_grpc.ParkingServiceServicer):
             id=f"{RESERVATION[:-1]}{len(self._kept)}", lot=request.lot, bay="b-03", state="held", from_time=request.from_time,
             to_time=request.to_time, hold_until=at(NOW + 600), quote_minor=480, currency="GBP", tariff=TARIFF,
         )  # fmt: skip
+        too_late_s = self._asked.too_late_s
+        if too_late_s and request.from_time.seconds < NOW + too_late_s:
+            self._asked.note("Hold", request)
+            raise InvalidArgument("a reservation begins now or within 30 days", field="from_time")
         if request.lot not in {row[0] for row in _NAMES}:
             raise NotFound(f"no lot {request.lot}; GET /api/v1/parking/lots lists them", field="lot")
         answer = self._asked.once("Hold", request, parking.HoldResponse(reservation=reservation))
@@ -190,17 +192,15 @@ class Parking(parking_grpc.ParkingServiceServicer):
             raise FailedPrecondition(
                 f"the reservation is {one.state}; a lock opens for one that is confirmed or active"
             )
-        self._opening[one.id] = POLLS_TO_OPEN
+        self._opening.add(one.id)
         return self._asked.once("Unlock", request, parking.UnlockResponse(instruction=b"signed"))
 
     async def GetReservation(self, request: Any, _: Any) -> Any:
         self._asked.note("GetReservation", request)
         one = self._of(request.reservation)
         self._settle(one)
-        left = self._opening.pop(one.id, 0)
-        if left > 1:
-            self._opening[one.id] = left - 1
-        elif left == 1:
+        if one.id in self._opening and self._asked.lock_answers:
+            self._opening.remove(one.id)
             self._pass(one)
         return parking.GetReservationResponse(reservation=one)
 

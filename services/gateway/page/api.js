@@ -2,18 +2,19 @@
 
 const sessions = new Map();
 
-/** An error of the API; `message` is the problem's detail. */
+/** An error of the API; `message` is the problem's detail, `field` the first field at fault. */
 export class Problem extends Error {
-  constructor(status, detail, reason) {
+  constructor(status, detail, reason, field = "") {
     super(detail);
     this.status = status;
     this.reason = reason;
+    this.field = field;
   }
 }
 
 async function problemOf(response) {
   const body = await response.json().catch(() => ({}));
-  return new Problem(response.status, body.detail || `The city answered ${response.status}.`, body.reason || "");
+  return new Problem(response.status, body.detail || `The city answered ${response.status}.`, body.reason || "", body.errors?.[0]?.field);
 }
 
 async function send(path, options) {

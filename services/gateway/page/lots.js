@@ -233,7 +233,7 @@ function showLot() {
 
 function showForecast(view) {
   byId("band-legend").hidden = !view.expected.length;
-  if (!view.expected.length) return byId("lot-chart").replaceChildren(empty("No forecast for this lot now: its series is too short, stuck or silent."));
+  if (!view.expected.length) return byId("lot-chart").replaceChildren(empty("No forecast for this lot now: none is known yet, or its series is too short, stuck or silent."));
   const points = view.expected.map((one) => ({ time: seconds(one.time), value: one.occupied, low: one.low, high: one.high, came: one.came < 0 ? null : one.came }));
   return bandChart(byId("lot-chart"), points, chartOf(view.lot));
 }

@@ -5,17 +5,20 @@ import { cityNow, citySpeed } from "./clock.js";
 import { byId, choices, doing, el, empty, failed, money, number, plural, put, rfc, say, when } from "./dom.js";
 import { choose, onSpotChosen, places, showPin } from "./lots.js";
 import { METHODS } from "./payments.js";
-import { openReservations, reserve } from "./reservation.js";
+import { openReservations, permit, reserve } from "./reservation.js";
 
 const QUARTER = 900;
 const SPOT = "spot";
-const ARRIVALS = [[0, "as soon as possible"], [3_600, "in 1 hour"], [7_200, "in 2 hours"], [21_600, "in 6 hours"], [43_200, "in 12 hours"], [86_400, "in a day"]];
+const ARRIVALS = [[0, "at once"], [3_600, "in 1 hour"], [7_200, "in 2 hours"], [21_600, "in 6 hours"], [43_200, "in 12 hours"], [86_400, "in a day"]];
 const STAYS = [[30, "30 minutes"], [60, "1 hour"], [120, "2 hours"], [240, "4 hours"], [480, "8 hours"], [720, "12 hours"]];
 const WALKS = [[5, "5 minutes"], [10, "10 minutes"], [15, "15 minutes"], [30, "30 minutes"]];
 const FAST = 60;
 /** City seconds a second above which nobody could press a button in time: the demo slows down then. */
-const LEAD_S = 1;
-/** Seconds between pressing a button and the city acting on it. */
+const LEADS_S = [1, 2, 4, 8];
+/** Seconds from pressing a button until the city acts on it: the first that is enough. City time may fly meanwhile. */
+const TOO_LATE = ["arrival_time", "from_time"];
+const SHOWN = 3;
+const ASKED = 10;
 
 let who = null;
 let spot = null;
@@ -78,31 +81,51 @@ function placeChanged() {
 }
 
 /** Arrival and departure, whole quarters: at once means the quarter we are in, or the next we can still reach. */
-function span() {
-  const lead = LEAD_S * citySpeed();
+function span(leadS) {
+  const lead = leadS * citySpeed();
   const wanted = Number(byId("find-arrival").value);
   const soonest = lead < QUARTER / 3 ? Math.floor(cityNow() / QUARTER) : Math.ceil((cityNow() + lead) / QUARTER);
   const from = soonest * QUARTER + wanted;
   return { from, to: from + Math.max(QUARTER, Number(byId("find-stay").value) * 60) };
 }
 
+/** Does something with the soonest span the city does not find too late. */
+async function soonest(action) {
+  for (const [place, lead] of LEADS_S.entries()) {
+    try {
+      return await action(span(lead));
+    } catch (error) {
+      if (error.status !== 400 || !TOO_LATE.includes(error.field) || place === LEADS_S.length - 1) throw error;
+    }
+  }
+  return undefined;
+}
+
 async function find() {
   const place = destination();
   if (!place) return put("advice", el("p", { class: "notice" }, "Choose a spot on the map first, or a car park from the list."));
-  const { from, to } = span();
   byId("find-button").disabled = true;
   try {
-    const asked = new URLSearchParams({
-      latitude_e7: place.latitude_e7, longitude_e7: place.longitude_e7, arrival: rfc(from), stay_minutes: (to - from) / 60,
-      walk_minutes_max: byId("find-walk").value, count: 3,
+    await soonest(async ({ from, to }) => {
+      const asked = new URLSearchParams({
+        latitude_e7: place.latitude_e7, longitude_e7: place.longitude_e7, arrival: rfc(from), stay_minutes: (to - from) / 60,
+        walk_minutes_max: byId("find-walk").value, count: ASKED,
+      });
+      showAdvice(chosenOf((await ask(`/api/v1/parking/advice?${asked}`)).advice), from, to);
     });
-    showAdvice((await ask(`/api/v1/parking/advice?${asked}`)).advice, from, to);
   } catch (error) {
     put("advice", failed(error, find));
   } finally {
     byId("find-button").disabled = false;
   }
   return undefined;
+}
+
+/** The best, and where none of them can be reserved, the best that can. */
+function chosenOf(advice) {
+  const best = advice.slice(0, SHOWN);
+  const reservable = best.some((one) => one.reservable) ? null : advice.find((one) => one.reservable);
+  return reservable ? [...best, reservable] : best;
 }
 
 function showAdvice(advice, from, to) {
@@ -115,7 +138,7 @@ function entry(one, index) {
   const name = el("button", { type: "button", class: "plain", onclick: () => choose(one.lot) }, one.name);
   const sure = el("span", { class: one.probability_milli < 700 ? "tag warn" : "tag good" }, `${Math.floor(one.probability_milli / 10)} % sure`);
   return el("li", { class: "advice" },
-    el("div", { class: "split" }, el("h3", {}, `${index + 1}. `, name), sure),
+    el("div", { class: "split" }, el("h3", {}, name), sure),
     el("p", {}, `${money(one.price_minor, one.currency)} · ${plural(one.walk_minutes, "minute", "minutes")} on foot`),
     el("ul", { class: "reasons small muted" }, ...one.reasons.map((reason) => el("li", {}, reason))),
     action(one, index));
@@ -128,7 +151,8 @@ function action(one, index) {
 }
 
 /** The span is taken anew: with a fast clock the one of the advice is over. */
-function take(one) {
+async function take(one) {
   choose(one.lot);
-  return reserve(one, span(), byId("find-pay").value);
+  const mandate = await permit(one, byId("find-pay").value);
+  return soonest((wanted) => reserve(one.lot, wanted, mandate));
 }

@@ -65,11 +65,16 @@ async function list() {
   others = (await ask(`${PATH}?page_size=20`, who)).reservations;
 }
 
-/** Mandate, hold and confirmation, one after the other: a hold lives for minutes of city time only. */
-export async function reserve(advice, span, method) {
+/** A mandate for parking: with room for a longer stay. */
+export async function permit(advice, method) {
   const limit = Math.max(LIMIT_LEAST_MINOR, LIMIT_OVER_QUOTE * advice.price_minor);
-  const { mandate } = await act("/api/v1/payments/mandates", who, { payee: "parking", limit_minor: limit, currency: advice.currency, payment_method: method, lifetime_s: MANDATE_S });
-  const held = await act(PATH, who, { lot: advice.lot, from_time: rfc(span.from), to_time: rfc(span.to) });
+  const wanted = { payee: "parking", limit_minor: limit, currency: advice.currency, payment_method: method, lifetime_s: MANDATE_S };
+  return (await act("/api/v1/payments/mandates", who, wanted)).mandate;
+}
+
+/** Hold and confirmation, one right after the other: a hold lives for minutes of city time only. */
+export async function reserve(lot, span, mandate) {
+  const held = await act(PATH, who, { lot, from_time: rfc(span.from), to_time: rfc(span.to) });
   await show(held);
   byId("reservation-title").focus();
   await show(await act(`${pathOf(held)}/confirm`, who, { mandate }));
