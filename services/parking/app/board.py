@@ -24,11 +24,18 @@ class Proposal:
 
 @dataclass(slots=True)
 class _Marks:
-    """Of one lot. `taken`: slot -> one bit for each bay; `holds`: a heap of (until, reservation)."""
+    """Of one lot.
+
+    Attributes:
+        taken: slot -> one bit for each bay.
+        more: (slot, bit) -> marks beyond the first: a bay is marked anew before a hold on it whose time is up is let go.
+        holds: a heap of (until, reservation).
+    """
 
     numbers: dict[str, int] = field(default_factory=dict)
     names: list[str] = field(default_factory=list)
     taken: dict[int, int] = field(default_factory=dict)
+    more: dict[tuple[int, int], int] = field(default_factory=dict)
     holds: list[tuple[int, str]] = field(default_factory=list)
     lot: Lot | None = None
     offered: int = 0
@@ -38,6 +45,23 @@ class _Marks:
         if number == len(self.names):
             self.names.append(bay)
         return 1 << number
+
+    def set(self, bay: str, slots: range) -> None:
+        bit = self.bit(bay)
+        for slot in slots:
+            before = self.taken.get(slot, 0)
+            if before & bit:
+                self.more[slot, bit] = self.more.get((slot, bit), 0) + 1
+            self.taken[slot] = before | bit
+
+    def unset(self, bay: str, slots: range) -> None:
+        bit = self.bit(bay)
+        for slot in slots:
+            left = self.more.pop((slot, bit), 0)
+            if left > 1:
+                self.more[slot, bit] = left - 1
+            elif not left:
+                self.taken[slot] = self.taken.get(slot, 0) & ~bit
 
     def offer(self, lot: Lot) -> int:
         """The bits of the bays the lot has now."""
@@ -125,18 +149,12 @@ class Board:
         promise = self._promises.pop(reservation, None)
         if promise is None:
             return
-        marks = self._lots[promise.lot]
-        bit = marks.bit(promise.bay)
-        for slot in promise.slots:
-            marks.taken[slot] = marks.taken.get(slot, 0) & ~bit
+        self._lots[promise.lot].unset(promise.bay, promise.slots)
 
     def _mark(self, promise: Promise) -> None:
         self.changes += 1
-        marks = self._lots.setdefault(promise.lot, _Marks())
-        bit = marks.bit(promise.bay)
         self._promises[promise.reservation] = promise
-        for slot in promise.slots:
-            marks.taken[slot] = marks.taken.get(slot, 0) | bit
+        self._lots.setdefault(promise.lot, _Marks()).set(promise.bay, promise.slots)
 
     def _past(self, marks: _Marks, slots: range, now: int) -> list[Promise]:
         """Holds of the lot whose time is up and which stand in the way."""
@@ -150,11 +168,13 @@ class Board:
 
 
 def _bits(marks: _Marks, promises: list[Promise]) -> dict[int, int]:
-    """Slot -> the bits of these promises."""
+    """Slot -> the bits that only these promises have set."""
     found: dict[int, int] = {}
     for promise in promises:
+        bit = marks.bit(promise.bay)
         for slot in promise.slots:
-            found[slot] = found.get(slot, 0) | marks.bit(promise.bay)
+            if (slot, bit) not in marks.more:
+                found[slot] = found.get(slot, 0) | bit
     return found
 
 
