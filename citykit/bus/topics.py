@@ -28,6 +28,7 @@ TOPICS: tuple[Topic, ...] = (
     Topic("city.parking.events.v1", "parking", "parking.events"),
     Topic("city.payments.transfers.v1", "payments", "payments.transfers"),
     Topic("city.payments.events.v1", "payments", "payments.events"),
+    Topic("city.forecasting.events.v1", "forecasting", "forecasting.events"),
 )
 
 DEAD_LETTERS = ".dead-letters"

@@ -43,7 +43,7 @@ def _backtest(arguments: argparse.Namespace) -> int:
         plot=arguments.plot,
     )
     try:
-        with arguments.file.open(newline="", encoding="utf-8") as lines, progress(quiet=arguments.json) as bars:
+        with arguments.file.open(newline="", encoding="utf-8-sig") as lines, progress(quiet=arguments.json) as bars:
             found = backtesting.backtest_csv(lines, options, bars.report)
     except UnicodeDecodeError as error:
         raise InvalidArgument(f"{arguments.file} is not UTF-8 text: byte {error.start} cannot be read") from None

@@ -14,9 +14,11 @@ from citykit.access import caller
 from citykit.edge import fingerprint
 from citykit.errors import InvalidArgument
 from citykit.ids import require_request_id
+from citykit.once import Once
 from services.forecasting.app.book import Book
-from services.forecasting.app.forecasts import Forecaster, Point, SeriesForecast
+from services.forecasting.app.forecasts import Forecaster, SeriesForecast, require_seen
 from services.forecasting.app.observing import Observing
+from services.forecasting.app.snapshot import NOTHING
 from services.forecasting.app.training import Training
 from services.forecasting.domain.groups import GROUPS, may_see
 from services.forecasting.domain.words import explained
@@ -76,33 +78,42 @@ class ForecastingServer(ForecastingServiceServicer):
         return pb.ListModelsResponse(models=map(_model, await self._training.every()))
 
     async def AddObservations(self, request: pb.AddObservationsRequest, context: Any) -> pb.AddObservationsResponse:
+        require_seen(request.series)
         rows = tuple((o.time.seconds, o.value_milli, o.capacity_milli) for o in request.observations)
         chunk = Chunk(request.series, rows)
         added, cleaned = await self._observing.add(require_request_id(request.request_id), fingerprint(request), chunk)
         return pb.AddObservationsResponse(added=added, cleaned=cleaned)
 
     async def Train(self, request: pb.TrainRequest, context: Any) -> pb.TrainResponse:
-        require_request_id(request.request_id)
-        return pb.TrainResponse(model=(await self._training.train(request.group)).id)
+        once = Once.of(request, pb.TrainResponse)
+        before = await once.asked(self._training.store)
+        if before is not None:
+            return before
+        answer = pb.TrainResponse(model=(await self._training.train(request.group)).id)
+        return await self._training.store.write(lambda unit: once.keep(unit, answer))
 
 
 def _forecast(found: SeriesForecast) -> pb.ForecastResponse:
+    there = found.open()
+    shown = {time for time, _ in there}
     return pb.ForecastResponse(
         series=found.series,
-        points=map(_point, found.points),
+        points=[_point(found, time, at) for time, at in there],
         reason=found.reason,
         origin_time=Timestamp(seconds=found.origin),
         model=found.model,
         shares=found.shares,
+        closed_times=[Timestamp(seconds=time) for time in found.times if time not in shown],
     )
 
 
-def _point(point: Point) -> pb.Point:
+def _point(found: SeriesForecast, time: int, at: int) -> pb.Point:
     bands = [
-        pb.Band(level=level, low_milli=max(0, _milli(point.value - half)), high_milli=_milli(point.value + half))
-        for level, half in point.halves.items()
+        pb.Band(level=level, low_milli=low[at], high_milli=high[at])
+        for level, (low, high) in found.bands.items()
+        if high[at] != NOTHING
     ]
-    return pb.Point(time=Timestamp(seconds=point.time), value_milli=_milli(point.value), bands=bands)
+    return pb.Point(time=Timestamp(seconds=time), value_milli=found.values[at], bands=bands)
 
 
 def _model(row: ModelRow) -> pb.Model:

@@ -29,12 +29,16 @@ def build(ctx: Context) -> Service:
     engine = Engine(settings.workers)
     book = Book(ctx.settings.general.zone, settings.history_days * _SLOTS_A_DAY)
     observing = Observing(store, book, ctx.clock, settings.history_days)
-    training = Training(store, ctx.ledger, book, engine, ctx.dial, ctx.clock, folder, settings.retrain_days)
+    training = Training(store, ctx.ledger, book, ctx.dial, ctx.clock, ctx.randomness, folder, settings.retrain_days)
     forecaster = Forecaster(book, engine, training, ctx.clock, folder)
 
     async def start() -> None:
         await observing.load()
         await training.load()
+
+    async def stop() -> None:
+        await training.engine.close()
+        await engine.close()
 
     server = ForecastingServer(book, observing, forecaster, training)
     topics = (events.PARKING_TOPIC, events.METERING_TOPIC)
@@ -45,5 +49,5 @@ def build(ctx: Context) -> Service:
         subscriptions=(Subscription(events.GROUP, topics, observing.handle),),
         jobs=(Job("train", training.when_due, settings.look_s), Job("prune", observing.prune, 3_600.0)),
         start=start,
-        stop=engine.close,
+        stop=stop,
     )

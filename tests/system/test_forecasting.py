@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import math
+import asyncio
 import os
 import random
+import shutil
 import signal
 from collections.abc import AsyncIterator
-from datetime import datetime
+from dataclasses import dataclass
 from pathlib import Path
-from zoneinfo import ZoneInfo
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -18,78 +19,117 @@ import pytest_asyncio
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from city.forecasting.v1 import forecasting_service_pb2 as pb
-from city.forecasting.v1.forecasting_service_pb2_grpc import ForecastingServiceStub
+from city.metering.v1 import events_pb2 as metering
+from city.notary.v1 import notary_service_pb2 as notary
+from city.notary.v1.notary_service_pb2_grpc import NotaryServiceStub
+from city.parking.v1 import events_pb2 as parking
+from citykit.bus.events import cloud_event
+from citykit.bus.port import Message
 from citykit.testing.polling import until
 from services.testing import TestCity, embedded_city
+from tests.system.forecasting_city import (
+    DAY,
+    END,
+    HOUR_TWICE,
+    SERVICES,
+    SLOT,
+    START,
+    WEEK,
+    WEEKS,
+    add,
+    filled,
+    forecasts,
+    observations,
+    occupied,
+    one,
+    stub_of,
+    train_state,
+)
 
-SLOT = 1_800
-WEEK = 336
-START = 1_475_535_600
-WEEKS = 5
-HOUR_TWICE = 2
-END = START + WEEKS * WEEK * SLOT
+
+@dataclass(frozen=True)
+class Trained:
+    """A state on disk and the model in it."""
+
+    folder: Path
+    model: str
 
 
-def occupied(lot: int, slot: int, noise: random.Random) -> int:
-    """A car park's day by London's clock, which goes back in the fourth week: empty at night, full at noon, less at weekends."""
-    local = datetime.fromtimestamp(START + slot * SLOT, ZoneInfo("Europe/London"))
-    day, place = local.weekday(), 2 * local.hour + local.minute // 30
-    shape = max(0.0, math.sin(math.pi * (place - 14) / 24)) if 14 <= place <= 38 else 0.0
-    return round(min(500, 40 + (300 + 20 * lot) * shape * (0.5 if day > 4 else 1.0) + noise.gauss(0, 8)))
-
-
-def observations(lot: int, weeks: int = WEEKS) -> list[pb.Observation]:
-    noise = random.Random(lot)
-    return [
-        pb.Observation(
-            time=Timestamp(seconds=START + slot * SLOT),
-            value_milli=1_000 * max(0, occupied(lot, slot, noise)),
-            capacity_milli=500_000,
-        )
-        for slot in range(weeks * WEEK)
-    ]
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    folder = tmp_path_factory.mktemp("trained")
+    return Trained(folder, asyncio.run(train_state(folder)))
 
 
 @pytest_asyncio.fixture
 async def city(tmp_path: Path) -> AsyncIterator[TestCity]:
-    async with embedded_city(tmp_path, services=["forecasting", "notary"], start=END) as running:
+    async with embedded_city(tmp_path, services=SERVICES, start=END) as running:
         yield running
 
 
-async def filled(city: TestCity, lots: int = 3) -> ForecastingServiceStub:
-    stub = ForecastingServiceStub(city.dial("forecasting"))
-    for lot in range(lots):
-        request = pb.AddObservationsRequest(
-            request_id=f"fill-{lot}", series=f"parking/lot-{lot}", observations=observations(lot)
-        )
-        assert (await stub.AddObservations(request)).added == WEEKS * WEEK
-    return stub
+@pytest_asyncio.fixture
+async def learnt(tmp_path: Path, trained: Trained) -> AsyncIterator[TestCity]:
+    """A city started on the trained state, as after a restart."""
+    state = tmp_path / "state"
+    shutil.copytree(trained.folder, state)
+    async with embedded_city(state, services=SERVICES, start=END) as running:
+        yield running
 
 
-async def forecasts(stub: ForecastingServiceStub, *series: str, horizon: int = 0) -> list[pb.ForecastResponse]:
-    return [answer async for answer in stub.Forecast(pb.ForecastRequest(series=series, horizon=horizon))]
-
-
-async def test_a_trained_model_is_on_the_ledger_and_its_bands_hold_what_comes(city: TestCity) -> None:
-    stub = await filled(city)
-    model = (await stub.Train(pb.TrainRequest(request_id="train-1", group="parking"))).model
-    card = await city.ledger.evaluate("models", "get", {"model": model})
-    assert card["series"] == 3 and card["mase_micro"]["choice"] < 1_000_000
+async def test_a_trained_model_is_on_the_ledger_and_its_bands_hold_what_comes(
+    learnt: TestCity, trained: Trained
+) -> None:
+    stub = stub_of(learnt)
+    card = await learnt.ledger.evaluate("models", "get", {"model": trained.model})
+    assert isinstance(card, dict)
+    assert card["series"] == 3 and card["mase_micro"]["choice"] < 1_000_000  # type: ignore[index,call-overload,operator]
     listed = (await stub.ListModels(pb.ListModelsRequest())).models
-    assert [one.id for one in listed] == [model]
+    assert [model.id for model in listed] == [trained.model]
     assert listed[0].parameters_hash.hex() == card["parameters"]
     found = await forecasts(stub, "parking/lot-0", "parking/lot-2")
-    assert [one.series for one in found] == ["parking/lot-0", "parking/lot-2"]
+    assert [answer.series for answer in found] == ["parking/lot-0", "parking/lot-2"]
     noise = random.Random(99)
     inside = 0
     for step, point in enumerate(found[0].points):
-        truth = 1_000 * max(0, occupied(0, WEEKS * WEEK + step, noise))
-        band = {one.level: one for one in point.bands}
+        truth = 1_000 * occupied(0, WEEKS * WEEK + step, noise)
+        band = {band.level: band for band in point.bands}
         assert point.time.seconds == END + step * SLOT
-        assert band[80].low_milli >= band[95].low_milli and band[80].high_milli <= band[95].high_milli
+        assert band[80].low_milli >= band[95].low_milli and band[80].high_milli <= band[95].high_milli <= 500_000
         inside += band[95].low_milli <= truth <= band[95].high_milli
     assert len(found[0].points) == 48 and inside >= 40
-    assert found[0].model == model and sum(found[0].shares.values()) in range(97, 104)
+    assert found[0].model == trained.model and sum(found[0].shares.values()) in range(97, 104)
+
+
+async def test_a_training_is_a_fact_in_the_log(learnt: TestCity, trained: Trained) -> None:
+    head = await NotaryServiceStub(learnt.process.anonymous()).GetHead(notary.GetHeadRequest(log="forecasting.events"))
+    assert head.head.size == 1
+
+
+async def test_a_forecast_says_what_moved_it(learnt: TestCity, trained: Trained) -> None:
+    noon = Timestamp(seconds=END + 26 * SLOT)
+    found = await stub_of(learnt).Explain(pb.ExplainRequest(series="parking/lot-1", time=noon))
+    assert abs(found.profile_milli + sum(cause.effect_milli for cause in found.causes) - found.value_milli) < 50
+    assert len(found.causes) > 10, "the inputs of the boosted model are named one by one"
+    assert "Usually" in found.words and found.model == trained.model
+
+
+async def test_a_series_the_model_never_saw_gets_a_forecast_without_bands(learnt: TestCity) -> None:
+    stub = stub_of(learnt)
+    await add(stub, "parking/new", observations(7))
+    [found] = await forecasts(stub, "parking/new")
+    assert len(found.points) == DAY and not found.points[0].bands
+
+
+async def test_thousands_of_series_come_in_one_streamed_call_in_the_order_asked_for(city: TestCity) -> None:
+    stub = stub_of(city)
+    rows = observations(1, weeks=1)
+    late = [pb.Observation(time=Timestamp(seconds=o.time.seconds + (WEEKS - 1) * WEEK * SLOT), value_milli=o.value_milli) for o in rows]  # fmt: skip
+    for number in range(300):
+        await add(stub, f"city/{number}", late)
+    names = [f"city/{number % 300}" for number in range(2_000)]
+    found = await forecasts(stub, *names, horizon=2)
+    assert [answer.series for answer in found] == names
+    assert all(len(answer.points) == 2 for answer in found)
 
 
 async def test_without_a_model_the_simple_ones_answer_and_say_no_bands(city: TestCity) -> None:
@@ -99,27 +139,63 @@ async def test_without_a_model_the_simple_ones_answer_and_say_no_bands(city: Tes
     assert unknown.reason == "unknown-series" and not unknown.points
 
 
-async def test_a_forecast_says_what_moved_it(city: TestCity) -> None:
-    stub = await filled(city)
-    await stub.Train(pb.TrainRequest(request_id="train-1", group="parking"))
-    noon = Timestamp(seconds=END + 26 * SLOT)
-    found = await stub.Explain(pb.ExplainRequest(series="parking/lot-1", time=noon))
-    assert abs(found.profile_milli + sum(cause.effect_milli for cause in found.causes) - found.value_milli) < 50
-    assert "Usually" in found.words and found.model
+async def test_closed_hours_are_said_as_closed_and_are_never_zero(city: TestCity) -> None:
+    """Counted from 08:00 to 16:30 only, like the lots of Birmingham: 18 half hours a day."""
+    stub = stub_of(city)
+    rows = [one(slot, 300) if slot % 2 else one(slot, 310) for slot in range(WEEKS * WEEK) if 16 <= slot % DAY <= 33]
+    shifted = [row for row in rows if row.time.seconds < END - 10 * DAY * SLOT]
+    await add(stub, "parking/shut-at-night", shifted + [row for row in rows if row not in shifted])
+    [found] = await forecasts(stub, "parking/shut-at-night")
+    assert len(found.points) == 18 and len(found.closed_times) == 30
+    assert all(point.value_milli > 290_000 for point in found.points)
+
+
+async def test_gaps_are_no_zeros_either(city: TestCity) -> None:
+    stub, dice = stub_of(city), random.Random(3)
+    rows = [row for row in observations(0) if dice.random() > 0.3]
+    await add(stub, "parking/gaps", rows)
+    await add(stub, "parking/whole", observations(0))
+    with_gaps, whole = await forecasts(stub, "parking/gaps", "parking/whole")
+    assert len(with_gaps.points) == len(whole.points) == DAY
+    off = [abs(a.value_milli - b.value_milli) for a, b in zip(with_gaps.points, whole.points, strict=True)]
+    assert sum(off) / len(off) < 25_000
+
+
+async def test_a_capacity_that_falls_bounds_what_is_forecast(learnt: TestCity) -> None:
+    stub = stub_of(learnt)
+    await add(stub, "parking/lot-0", [one(WEEKS * WEEK - 1, 40, capacity=150)], "smaller")
+    [found] = await forecasts(stub, "parking/lot-0")
+    assert max(point.value_milli for point in found.points) == 150_000
+    assert max(band.high_milli for point in found.points for band in point.bands) == 150_000
+
+
+async def test_stuck_silent_and_young_series_say_so_instead_of_a_forecast(city: TestCity) -> None:
+    stub = stub_of(city)
+    frozen = [row if n < (WEEKS - 1) * WEEK else one(n, 55) for n, row in enumerate(observations(0))]
+    await add(stub, "parking/frozen", frozen)
+    await add(stub, "parking/gone", observations(1, weeks=WEEKS - 1))
+    await add(stub, "parking/young", observations(2)[-3 * DAY :])
+    await add(stub, "parking/later", [one(WEEKS * WEEK + 5, 1)])
+    found = await forecasts(stub, "parking/frozen", "parking/gone", "parking/young")
+    assert [answer.reason for answer in found] == ["stuck", "silent", "too-short"]
+    assert [answer.reason for answer in await forecasts(stub, "parking/later")] == ["too-short"]
+
+
+async def test_new_data_moves_the_forecast_within_the_half_hour(city: TestCity) -> None:
+    stub = await filled(city, lots=1)
+    [before] = await forecasts(stub, "parking/lot-0")
+    [same] = await forecasts(stub, "parking/lot-0")
+    await add(stub, "parking/lot-0", [one(WEEKS * WEEK - 1, 400)], "newer")
+    [after] = await forecasts(stub, "parking/lot-0")
+    assert same == before
+    assert after.points[0].value_milli > before.points[0].value_milli
 
 
 async def test_the_same_observations_again_change_nothing_and_impossible_ones_are_cleaned(city: TestCity) -> None:
     stub = await filled(city, lots=1)
-    again = pb.AddObservationsRequest(request_id="fill-0", series="parking/lot-0", observations=observations(0))
-    await stub.AddObservations(again)
-    bad = [
-        pb.Observation(time=Timestamp(seconds=END), value_milli=-1),
-        pb.Observation(time=Timestamp(seconds=END), value_milli=600_000, capacity_milli=500_000),
-        pb.Observation(time=Timestamp(seconds=END), value_milli=5_000, capacity_milli=500_000),
-    ]
-    answer = await stub.AddObservations(
-        pb.AddObservationsRequest(request_id="bad", series="parking/lot-0", observations=bad)
-    )
+    await add(stub, "parking/lot-0", observations(0))
+    bad = [pb.Observation(time=Timestamp(seconds=END), value_milli=-1), one(WEEKS * WEEK, 600), one(WEEKS * WEEK, 5)]
+    answer = await add(stub, "parking/lot-0", bad, "bad")
     assert (answer.added, answer.cleaned) == (1, 2)
     states = (await stub.ListSeries(pb.ListSeriesRequest())).series
     assert [(one.series, one.observations) for one in states] == [("parking/lot-0", WEEKS * WEEK - HOUR_TWICE + 1)]
@@ -135,38 +211,112 @@ async def test_the_same_observations_again_change_nothing_and_impossible_ones_ar
 )
 async def test_bad_observations_are_refused(city: TestCity, request_: pb.AddObservationsRequest, word: str) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await ForecastingServiceStub(city.dial("forecasting")).AddObservations(request_)
+        await stub_of(city).AddObservations(request_)
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT and word in (caught.value.details() or "")
 
 
+async def test_questions_that_cannot_be_answered_say_why(city: TestCity) -> None:
+    stub = await filled(city, lots=1)
+    past, unknown = Timestamp(seconds=START), Timestamp(seconds=END)
+    for call, code in (
+        (forecasts(stub), grpc.StatusCode.INVALID_ARGUMENT),
+        (forecasts(stub, "parking/lot-0", horizon=337), grpc.StatusCode.INVALID_ARGUMENT),
+        (stub.Explain(pb.ExplainRequest(series="parking/lot-0", time=past)), grpc.StatusCode.INVALID_ARGUMENT),
+        (stub.Explain(pb.ExplainRequest(series="parking/none", time=unknown)), grpc.StatusCode.NOT_FOUND),
+        (stub.Train(pb.TrainRequest(request_id="t", group="none")), grpc.StatusCode.INVALID_ARGUMENT),
+        (stub.Train(pb.TrainRequest(request_id="u", group="metering")), grpc.StatusCode.FAILED_PRECONDITION),
+        (stub.ListSeries(pb.ListSeriesRequest(page_size=-1)), grpc.StatusCode.INVALID_ARGUMENT),
+    ):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call
+        assert caught.value.code() is code
+
+
 async def test_series_of_homes_are_for_metering_only(city: TestCity) -> None:
-    stub = ForecastingServiceStub(city.dial("forecasting"))
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await forecasts(stub, "metering/mp-001")
-    assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
+    stub = stub_of(city)
+    for call in (forecasts(stub, "metering/mp-001"), add(stub, "metering/mp-001", [one(0, 1)])):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call
+        assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
+
+
+async def test_readings_and_states_come_over_the_bus(city: TestCity) -> None:
+    states = parking.StatesObserved(
+        lot="mill", times=[START, START + SLOT], occupied=[40, 44], capacity=100, device="s", sequence=1
+    )
+    home = metering.PackageAccepted(
+        device="m", sequence=1, meter_point="mp-1", slot_times=[START, START + SLOT], energy_wh=[5, 9_999],
+        quarantined=["", "spike"],
+    )  # fmt: skip
+    await city.bus.publish([_message("city.parking.states.v1", "mill", states), _message("city.metering.readings.v1", "mp-1", home)])  # fmt: skip
+    await city.settle(anchored=False)
+    found = (await stub_of(city).ListSeries(pb.ListSeriesRequest(page_size=1))).series
+    assert [(series.series, series.observations) for series in found] == [("parking/mill", 2)]
+    book = city.process.services["forecasting"].subscriptions[0].handler.__self__.book  # type: ignore[attr-defined]
+    assert book.count("metering/mp-1") == 1, "what is held in quarantine is not learnt from"
+
+
+def _message(topic: str, key: str, event: Any) -> Message:
+    return cloud_event(topic=topic, key=key, event=event, source="test", id=key, time=START, commitment=bytes(32))
 
 
 async def test_a_killed_computing_process_is_started_again(city: TestCity) -> None:
     stub = await filled(city, lots=1)
     assert (await forecasts(stub, "parking/lot-0", horizon=2))[0].points
-    stop = city.process.services["forecasting"].stop
-    engine = stop.__self__  # type: ignore[union-attr]
+    jobs = city.process.services["forecasting"].subscriptions[0].handler
+    assert jobs is not None
+    engine = engine_of(city)
     before = engine.processes()
     for process in before:
         os.kill(process, signal.SIGKILL)
     assert (await forecasts(stub, "parking/lot-0", horizon=3))[0].points
-    await until(lambda: _none_of(engine.processes(), before), "another process")
+    await until(lambda: bool(engine.processes()) and not set(engine.processes()) & set(before), "another process")
 
 
-async def _none_of(now: list[int], before: list[int]) -> bool:
-    return bool(now) and not set(now) & set(before)
+async def test_killed_while_training_nothing_is_registered_and_the_next_works(city: TestCity) -> None:
+    stub = await filled(city, lots=1)
+    training = training_of(city)
+    asked = asyncio.ensure_future(_train(stub, "first"))
+    await until(lambda: bool(training.engine.processes()), "a training process")
+    for process in training.engine.processes():
+        os.kill(process, signal.SIGKILL)
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await asked
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert not (await stub.ListModels(pb.ListModelsRequest())).models
+    model = await _train(stub, "first")
+    assert [one.id for one in (await stub.ListModels(pb.ListModelsRequest())).models] == [model]
+    assert await _train(stub, "first") == model, "the same request trains once"
 
 
-async def test_what_was_observed_and_trained_is_there_after_a_restart(tmp_path: Path) -> None:
-    async with embedded_city(tmp_path, services=["forecasting", "notary"], start=END) as first:
-        stub = await filled(first, lots=2)
-        model = (await stub.Train(pb.TrainRequest(request_id="train-1", group="parking"))).model
-        before = await forecasts(stub, "parking/lot-1")
-    async with embedded_city(tmp_path, services=["forecasting", "notary"], start=END) as second:
-        after = await forecasts(ForecastingServiceStub(second.dial("forecasting")), "parking/lot-1")
-        assert after == before and after[0].model == model
+async def _train(stub: Any, request_id: str) -> str:
+    return str((await stub.Train(pb.TrainRequest(request_id=request_id, group="parking"))).model)
+
+
+def training_of(city: TestCity) -> Any:
+    return city.process.services["forecasting"].jobs[0].run.__self__  # type: ignore[attr-defined]
+
+
+def engine_of(city: TestCity) -> Any:
+    server = city.process.services["forecasting"].servicers[0].servicer
+    return server._forecaster.engine
+
+
+async def test_what_was_observed_and_trained_is_there_after_a_restart(tmp_path: Path, trained: Trained) -> None:
+    state = tmp_path / "state"
+    shutil.copytree(trained.folder, state)
+    async with embedded_city(state, services=SERVICES, start=END) as first:
+        before = await forecasts(stub_of(first), "parking/lot-1")
+    async with embedded_city(state, services=SERVICES, start=END) as second:
+        after = await forecasts(stub_of(second), "parking/lot-1")
+    assert after == before and after[0].model == trained.model and len(after[0].points) == DAY
+
+
+async def test_parameters_that_are_damaged_are_not_used(tmp_path: Path, trained: Trained) -> None:
+    state = tmp_path / "state"
+    shutil.copytree(trained.folder, state)
+    [file] = (state).rglob("*.model")
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+    async with embedded_city(state, services=SERVICES, start=END) as city:
+        [found] = await forecasts(stub_of(city), "parking/lot-1")
+        assert found.model == "" and len(found.points) == DAY

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from services.forecasting.app.combination import buckets, combined, shares
-from services.forecasting.app.intervals import LEVELS, WINDOW, Adaptive, Places, scales, score_quantile
+from services.forecasting.app.intervals import LEVELS, WINDOW, Adaptive, Places, recent_levels, scales, score_quantiles
 from services.forecasting.app.models.backends import BACKENDS, Forecaster
 from services.forecasting.app.models.seasonal import seasonal_error
 from services.forecasting.app.panel import Floats, Panel
@@ -56,8 +56,10 @@ class Run:
     alphas: list[Adaptive] = field(default_factory=list)
 
 
-def backtest(panel: Panel, origins: Origins, horizon: int, names: Sequence[str], report: Report) -> Run:
-    """Forecasts from every origin with every backend, then the choice, then the bands of each."""
+def backtest(
+    panel: Panel, origins: Origins, horizon: int, names: Sequence[str], report: Report, banded: Sequence[str] = ()
+) -> Run:
+    """Forecasts from every origin with every backend, then the choice, then the bands of each, or of those `banded` names."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # means of slices without data are NaN, as wanted
         seen, stuck_at = learnable(panel)
@@ -71,7 +73,7 @@ def backtest(panel: Panel, origins: Origins, horizon: int, names: Sequence[str],
             sum(run.costs[name].train_s for name in names), sum(run.costs[name].predict_s for name in names)
         )
         run.forecasts[CHOICE] = _chosen(run)
-        for name in (*names, CHOICE):
+        for name in banded or (*names, CHOICE):
             run.halves[name] = _bands(run, name)
     return run
 
@@ -107,10 +109,12 @@ def _chosen(run: Run) -> Floats:
     errors = stacked - run.truth[None]
     chosen = np.full(run.truth.shape, np.nan)
     began = time.process_time()
+    found: list[Floats | None] = [None for _ in buckets(run.horizon)]
     for number in range(len(run.origins.all)):
         past = known_before(run.origins.all, number, run.horizon, WINDOW)
-        for steps in buckets(run.horizon):
-            weights = shares(errors[:, past][..., steps], run.scale[number])
+        for at, steps in enumerate(buckets(run.horizon)):
+            weights = shares(errors[:, past][..., steps], run.scale[number], found[at])
+            found[at] = weights if past else None
             chosen[number][:, steps] = combined(stacked[:, number][..., steps], weights)
     run.costs[CHOICE].predict_s += time.process_time() - began
     return chosen
@@ -154,17 +158,14 @@ def calibrate(run: Run, errors: Floats, past: list[int], state: list[Adaptive]) 
     at = places(run, past)
     scale = scales(errors[past], at, run.panel.grid.day)
     scores = np.abs(errors[past]) / np.stack([scale[:, row] for row in at])
-    reach = {
-        level: np.stack(
-            [
-                score_quantile(scores[..., steps], adaptive.alpha(level))
-                for steps, adaptive in zip(buckets(run.horizon), state, strict=True)
-            ],
-            axis=1,
-        )
-        for level in LEVELS
-    }
-    return Bands(scale, reach)
+    levels = recent_levels(np.nanmean(scores, axis=2))
+    scores /= levels[:-1, :, None]
+    found = [
+        score_quantiles(scores[..., steps], [adaptive.alpha(level) for level in LEVELS])
+        for steps, adaptive in zip(buckets(run.horizon), state, strict=True)
+    ]
+    reach = {level: np.stack([bucket[k] for bucket in found], axis=1) for k, level in enumerate(LEVELS)}
+    return Bands(scale * levels[-1][:, None], reach)
 
 
 def places(run: Run, numbers: list[int]) -> Places:

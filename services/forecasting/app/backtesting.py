@@ -18,6 +18,8 @@ from services.forecasting.domain.origins import HISTORY_SEASONS, Origins, Origin
 BACKEND_NAMES = ("naive", "smoothing", "profile", "lightgbm", "prophet")
 CALIBRATION_ORIGINS = 46
 PLOTS = (".png", ".svg", ".pdf")
+CELLS_MAX = 60_000_000
+"""Series times slots that are held at once."""
 
 
 @dataclass(frozen=True)
@@ -68,11 +70,25 @@ def _with_history(series: Mapping[str, Series], options: Options) -> tuple[dict[
     end = max(slot for one in filled.values() for slot in one.values) + 1
     step = options.horizon if options.step is None else options.step
     first_test = end - options.horizon - step * (options.origins - 1)
+    _require_room(filled, end)
     least = first_test - HISTORY_SEASONS * options.season
     kept = {name: one for name, one in filled.items() if min(one.values) <= least}
     start = min(min(one.values) for one in (kept or filled).values())
-    origins = rolling_origins(end - start, options.season, options.horizon, step, options.origins, CALIBRATION_ORIGINS)
+    day = Grid(frequency_s(options.freq), options.season).day
+    origins = rolling_origins(
+        end - start, options.season, options.horizon, step, options.origins, CALIBRATION_ORIGINS, day
+    )
     return kept, [name for name in series if name not in kept], origins
+
+
+def _require_room(series: Mapping[str, Series], end: int) -> None:
+    """A single wrong year must not ask for all the memory there is."""
+    span = end - min(min(one.values) for one in series.values())
+    if span * len(series) > CELLS_MAX:
+        raise OriginsError(
+            f"{len(series)} series over {span:,} slots are more than {CELLS_MAX:,} values;"
+            " correct times far from the others, choose a longer --freq, or split the file by series"
+        )
 
 
 def _run(

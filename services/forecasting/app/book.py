@@ -5,7 +5,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from math import nan
+from math import isnan, nan
 
 from services.forecasting.app.snapshot import Snapshot
 from services.forecasting.domain.wall import SLOT_S, wall_slot
@@ -13,20 +13,29 @@ from services.forecasting.domain.wall import SLOT_S, wall_slot
 
 @dataclass
 class Row:
-    """One series from local slot `first` on."""
+    """One series from local slot `first` on, in floats of four bytes. `version` counts what was put in."""
 
     first: int
-    values: array[float] = field(default_factory=lambda: array("d"))
-    capacity: array[float] = field(default_factory=lambda: array("d"))
+    values: array[float] = field(default_factory=lambda: array("f"))
+    capacity: array[float] = field(default_factory=lambda: array("f"))
     count: int = 0
+    version: int = 0
 
     def put(self, slot: int, value: float, capacity: float) -> None:
-        while slot >= self.first + len(self.values):
-            self.values.append(nan)
-            self.capacity.append(nan)
         at = slot - self.first
-        self.count += self.values[at] != self.values[at]
-        self.values[at], self.capacity[at] = value, capacity
+        _grow(self.values, at)
+        self.count += isnan(self.values[at])
+        self.values[at] = value
+        if not isnan(capacity):
+            _grow(self.capacity, at)
+            self.capacity[at] = capacity
+        self.version += 1
+
+
+def _grow(values: array[float], at: int) -> None:
+    missing = at + 1 - len(values)
+    if missing > 0:
+        values.extend(array("f", [nan]) * missing)
 
 
 class Book:
@@ -44,6 +53,8 @@ class Book:
         row = self._rows.setdefault(series, Row(slot))
         if slot < row.first:
             row = self._rows[series] = _extended(row, max(slot, row.first + len(row.values) - self._history))
+        if slot >= row.first + len(row.values) + self._history:  # nothing of it would be kept
+            row = self._rows[series] = Row(slot, version=row.version)
         if slot >= row.first:
             row.put(slot, value, capacity)
         self.last_time[series] = max(time, self.last_time.get(series, 0))
@@ -60,18 +71,24 @@ class Book:
     def has(self, series: str) -> bool:
         return series in self._rows
 
+    def version(self, series: str) -> int:
+        """Another number whenever something was put into the series."""
+        return self._rows[series].version
+
+    def span(self, names: Sequence[str], until: int) -> int:
+        """Half hours from the first observation of any of the series to `until` (unix seconds)."""
+        return wall_slot(self._zone, until) - min((self._rows[name].first for name in names), default=0)
+
     def snapshot(self, names: Sequence[str], until: int) -> Snapshot:
         """The named series up to the half hour before `until` (unix seconds), which is the first to forecast."""
         end = wall_slot(self._zone, until)
-        first = max(min(self._rows[name].first for name in names), end - self._history)
+        rows = [self._rows[name] for name in names]
+        first = max(min(row.first for row in rows), end - self._history)
         length = max(0, end - first)
-        return Snapshot(
-            tuple(names),
-            first,
-            length,
-            b"".join(_columns(self._rows[name].values, self._rows[name].first, first, length) for name in names),
-            b"".join(_columns(self._rows[name].capacity, self._rows[name].first, first, length) for name in names),
-        )
+        values = b"".join(_columns(row.values, row.first, first, length) for row in rows)
+        limited = any(row.capacity for row in rows)
+        capacity = b"".join(_columns(row.capacity, row.first, first, length) for row in rows) if limited else b""
+        return Snapshot(tuple(names), first, length, values, capacity)
 
     def target_columns(self, first: int, origin: int, horizon: int) -> Iterable[tuple[int, int]]:
         """(unix time, column after the origin's) of the `horizon` half hours from `origin` (unix seconds) on."""
@@ -82,11 +99,11 @@ class Book:
 
 
 def _columns(values: array[float], own_first: int, first: int, length: int) -> bytes:
-    """`length` doubles from slot `first` on, NaN outside."""
+    """`length` floats from slot `first` on, NaN outside."""
     start = first - own_first
     inside = values[max(0, start) : max(0, start + length)]
-    before = array("d", [nan]) * max(0, min(length, -start))
-    after = array("d", [nan]) * (length - len(before) - len(inside))
+    before = array("f", [nan]) * max(0, min(length, -start))
+    after = array("f", [nan]) * (length - len(before) - len(inside))
     return (before + inside + after).tobytes()
 
 
@@ -94,9 +111,13 @@ def _extended(row: Row, first: int) -> Row:
     """The row with room before its first slot."""
     if first >= row.first:
         return row
-    room = array("d", [nan]) * (row.first - first)
-    return Row(first, room + row.values, room + row.capacity, row.count)
+    room = array("f", [nan]) * (row.first - first)
+    capacity = room + row.capacity if row.capacity else row.capacity
+    return Row(first, room + row.values, capacity, row.count, row.version)
 
 
 def _cut(row: Row, history: int) -> Row:
-    return Row(row.first + len(row.values) - history, row.values[-history:], row.capacity[-history:], row.count)
+    gone = len(row.values) - history
+    values = row.values[gone:]
+    seen = sum(not isnan(value) for value in values)
+    return Row(row.first + gone, values, row.capacity[gone:], seen, row.version)

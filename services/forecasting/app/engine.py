@@ -28,29 +28,29 @@ class Engine:
         self._pool: ProcessPoolExecutor | None = None
         self._waiting = 0
 
-    async def run(self, function: str, *args: Any) -> Any:
-        """The function's result.
+    async def run(self, function: str, *args: Any, tries: int = 2) -> Any:
+        """The function's result; made again in another process, up to `tries` times, when the process dies.
 
         Raises:
             ResourceExhausted: 32 calls wait already.
-            Unavailable: the process died twice on this call.
+            Unavailable: the process died on every try.
         """
         if self._waiting >= WAITING_MAX:
             raise ResourceExhausted("too many forecasts are asked for at once; try again", retry_after_s=2.0)
         self._waiting += 1
         try:
-            return await self._twice(function, args)
+            return await self._tried(function, args, tries)
         finally:
             self._waiting -= 1
 
-    async def _twice(self, function: str, args: tuple[Any, ...]) -> Any:
-        for _ in range(2):
+    async def _tried(self, function: str, args: tuple[Any, ...], tries: int) -> Any:
+        for _ in range(tries):
             pool = self._started()
             try:
                 return await asyncio.get_running_loop().run_in_executor(pool, _call, function, args)
             except BrokenProcessPool:
                 self._drop(pool)
-        raise Unavailable("the computing process died on this twice; try again later", retry_after_s=5.0)
+        raise Unavailable("the computing process died on this; try again later", retry_after_s=5.0)
 
     def _started(self) -> ProcessPoolExecutor:
         if self._pool is None:

@@ -6,7 +6,6 @@ from array import array
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
-from math import isfinite
 from pathlib import Path
 
 from citykit.access import caller
@@ -14,50 +13,59 @@ from citykit.clock import Clock, unix
 from citykit.errors import InvalidArgument, NotFound, PermissionDenied
 from services.forecasting.app.book import Book
 from services.forecasting.app.engine import Engine
-from services.forecasting.app.snapshot import Explained, Forecasts
+from services.forecasting.app.snapshot import BLOCK, NOTHING, Explained, Forecasts
 from services.forecasting.app.training import Training
 from services.forecasting.domain.groups import GROUPS, HORIZON, HORIZON_MAX, group_of, may_see
 from services.forecasting.domain.wall import SLOT_S
+from services.forecasting.store.models import ModelRow
 
 SERIES_MAX = 10_000
-UNKNOWN = "unknown-series"
-_CACHE_MAX = 8
-
-
-@dataclass(frozen=True, slots=True)
-class Point:
-    """One half hour: unix time, value, and half widths by level."""
-
-    time: int
-    value: float
-    halves: dict[int, float]
+UNKNOWN, SHORT = "unknown-series", "too-short"
+_CACHE_MAX = 4
+_CLOCK_CHANGE = 4
+"""Columns more than asked for, in case clocks go forward on the way."""
+Milli = array  # of 64-bit integers, thousandths of the series' unit
 
 
 @dataclass(frozen=True, slots=True)
 class SeriesForecast:
-    """`points` is empty where `reason` says why."""
+    """Half hours `times` (unix seconds), which stand in `columns` of the arrays; those the series is closed at have NOTHING there.
+
+    `times` is empty where `reason` says why.
+    """
 
     series: str
     origin: int
-    points: tuple[Point, ...] = ()
     reason: str = ""
     model: str = ""
     shares: dict[str, int] = field(default_factory=dict)
+    times: Sequence[int] = ()
+    columns: Sequence[int] = ()
+    values: Milli[int] = field(default_factory=lambda: array("q"))
+    bands: dict[int, tuple[Milli[int], Milli[int]]] = field(default_factory=dict)
+
+    def open(self) -> list[tuple[int, int]]:
+        """(time, column) of what is forecast."""
+        return [(time, at) for time, at in zip(self.times, self.columns, strict=True) if self.values[at] != NOTHING]
+
+
+Kept = dict[str, tuple[int, SeriesForecast]]
+"""Series -> version of its observations, and what was computed from it."""
 
 
 @dataclass
 class Forecaster:
-    """Groups of series at once; what was computed for a half hour is kept for it."""
+    """Blocks of series at once; what was computed for a half hour is kept until something new is observed."""
 
     book: Book
     engine: Engine
     training: Training
     clock: Clock
     folder: Path
-    _kept: OrderedDict[tuple[object, ...], dict[str, SeriesForecast]] = field(default_factory=OrderedDict)
+    _kept: OrderedDict[tuple[object, ...], Kept] = field(default_factory=OrderedDict)
 
     async def forecast(self, series: Sequence[str], horizon: int) -> AsyncIterator[SeriesForecast]:
-        """One for each name, in order.
+        """One for each name, in order, a block at a time.
 
         Raises:
             InvalidArgument: too many series or too far ahead.
@@ -70,50 +78,60 @@ class Forecaster:
             raise InvalidArgument(f"a horizon is 1 to {HORIZON_MAX} half hours", field="horizon")
         for name in series:
             require_seen(name)
-        for name in GROUPS:
-            wanted = sorted({one for one in series if one.startswith(f"{name}/") and self.book.has(one)})
-            if wanted:
-                await self._computed(name, wanted, steps)
-        for one in series:
-            yield await self._one(one, steps)
+        origin = self._origin()
+        for at in range(0, len(series), BLOCK):
+            block = series[at : at + BLOCK]
+            found = await self._block(block, origin, steps)
+            for name in block:
+                yield found.get(name) or SeriesForecast(name, origin, reason=UNKNOWN)
 
-    async def _one(self, series: str, horizon: int) -> SeriesForecast:
-        group = group_of(series)
-        if group is None or not self.book.has(series):
-            return SeriesForecast(series, self._origin(), reason=UNKNOWN)
-        return (await self._computed(group.name, [series], horizon))[series]
+    async def _block(self, block: Sequence[str], origin: int, horizon: int) -> dict[str, SeriesForecast]:
+        found: dict[str, SeriesForecast] = {}
+        for group in GROUPS:
+            names = sorted({one for one in block if one.startswith(f"{group}/") and self.book.has(one)})
+            if names:
+                found.update(await self._of_group(group, names, origin, horizon))
+        return found
 
-    async def _computed(self, group: str, names: list[str], horizon: int) -> dict[str, SeriesForecast]:
-        row, origin = self.training.newest.get(group), self._origin()
-        key = (group, row.id if row else "", origin, horizon)
+    async def _of_group(self, group: str, names: list[str], origin: int, horizon: int) -> dict[str, SeriesForecast]:
+        row = self.training.newest.get(group)
+        kept = self._kept_for((group, row.id if row else "", origin, horizon))
+        found = {name: kept[name][1] for name in names if name in kept and kept[name][0] == self.book.version(name)}
+        missing = [name for name in names if name not in found]
+        if missing:
+            versions = {name: self.book.version(name) for name in missing}
+            computed = await self._computed(row, missing, origin, horizon)
+            kept.update({name: (versions[name], one) for name, one in computed.items()})
+            found.update(computed)
+        return found
+
+    def _kept_for(self, key: tuple[object, ...]) -> Kept:
         kept = self._kept.setdefault(key, {})
+        self._kept.move_to_end(key)
         while len(self._kept) > _CACHE_MAX:
             self._kept.popitem(last=False)
-        missing = [name for name in names if name not in kept]
-        if missing:
-            snapshot = self.book.snapshot(missing, origin)
-            path = self.folder / row.file if row else None
-            found: Forecasts = await self.engine.run("forecast", snapshot, path, horizon + _CLOCK_CHANGE)
-            end = snapshot.first + snapshot.length
-            for number, name in enumerate(missing):
-                kept[name] = self._shaped(found, number, name, end, origin, horizon, row.id if row else "")
         return kept
 
-    def _shaped(
-        self, found: Forecasts, number: int, series: str, end: int, origin: int, horizon: int, model: str
-    ) -> SeriesForecast:
-        reason = found.reasons[number]
-        if reason:
-            return SeriesForecast(series, origin, reason=reason, model=model)
-        width = found.horizon
-        values = _row(found.values, number, width)
-        halves = {level: _row(data, number, width) for level, data in found.bands.items()}
-        points = tuple(
-            Point(time, values[at], {level: half[at] for level, half in halves.items() if isfinite(half[at])})
-            for time, column in self.book.target_columns(end, origin, horizon)
-            if 0 <= (at := column) < width
-        )
-        return SeriesForecast(series, origin, points, model=model, shares=found.shares[number])
+    async def _computed(
+        self, row: ModelRow | None, names: list[str], origin: int, horizon: int
+    ) -> dict[str, SeriesForecast]:
+        model = row.id if row else ""
+        snapshot = self.book.snapshot(names, origin)
+        if not snapshot.length:
+            return {name: SeriesForecast(name, origin, SHORT, model) for name in names}
+        found: Forecasts = await self.engine.run("forecast", snapshot, self._path(row), horizon + _CLOCK_CHANGE)
+        end = snapshot.first + snapshot.length
+        targets = [one for one in self.book.target_columns(end, origin, horizon) if 0 <= one[1] < found.horizon]
+        times, columns = tuple(time for time, _ in targets), tuple(at for _, at in targets)
+        return {
+            name: SeriesForecast(name, origin, found.reasons[number], model)
+            if found.reasons[number]
+            else _shaped(found, number, SeriesForecast(name, origin, "", model, found.shares[number], times, columns))
+            for number, name in enumerate(names)
+        }
+
+    def _path(self, row: ModelRow | None) -> Path | None:
+        return self.folder / row.file if row else None
 
     async def explain(self, series: str, time: int) -> tuple[Explained, str]:
         """(causes, model) of the forecast for the half hour that holds `time`.
@@ -132,17 +150,14 @@ class Forecaster:
             raise InvalidArgument("only the next 336 half hours are forecast", field="time")
         snapshot = self.book.snapshot([series], origin)
         row = self.training.newest.get(group.name)
-        path = self.folder / row.file if row else None
-        explained: Explained = await self.engine.run("explain", snapshot, path, columns[slot] - snapshot.first)
+        explained: Explained = await self.engine.run(
+            "explain", snapshot, self._path(row), columns[slot] - snapshot.first
+        )
         return explained, row.id if row else ""
 
     def _origin(self) -> int:
         """The half hour city time is in: the first that is not known yet."""
         return unix(self.clock) // SLOT_S * SLOT_S
-
-
-_CLOCK_CHANGE = 4
-"""Columns more than asked for, in case clocks go forward on the way."""
 
 
 def require_seen(series: str) -> None:
@@ -152,8 +167,17 @@ def require_seen(series: str) -> None:
         raise PermissionDenied(f"series of {group.name} are shown to {', '.join(group.seen_by)} only", field="series")
 
 
-def _row(data: bytes, number: int, width: int) -> array[float]:
-    """Row `number` of doubles."""
-    row = array("d")
+def _shaped(found: Forecasts, number: int, into: SeriesForecast) -> SeriesForecast:
+    width = found.horizon
+    bands = {level: (_row(low, number, width), _row(high, number, width)) for level, (low, high) in found.bands.items()}
+    return SeriesForecast(
+        into.series, into.origin, "", into.model, into.shares, into.times, into.columns,
+        _row(found.values, number, width), bands,
+    )  # fmt: skip
+
+
+def _row(data: bytes, number: int, width: int) -> Milli[int]:
+    """Row `number` of 64-bit integers."""
+    row = array("q")
     row.frombytes(data[number * width * row.itemsize : (number + 1) * width * row.itemsize])
     return row

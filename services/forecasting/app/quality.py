@@ -1,4 +1,8 @@
-"""Which values a model may learn from: a sensor that shows the same figure for days is stuck, and what it shows is no measurement."""
+"""Which values a model may learn from, which half hours are closed, and which series have nothing to forecast from.
+
+A sensor that shows the same figure for days is stuck, and what it shows is no measurement. A place that is never observed at some time of the
+week is closed then: that is no zero, nothing is learnt from it and nothing is forecast for it.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +11,17 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
+from services.forecasting.app.models.seasonal import WEEKS, past_seasons
 from services.forecasting.app.panel import Floats, Panel
 
 STUCK_DAYS = 3
 STUCK_SLOTS_MIN = 14
+
+SHORT, STUCK, SILENT = "too-short", "stuck", "silent"
+SILENT_DAYS = 3
+FIRST_DAYS = 6
+"""Days a series must span before anything is said of it."""
+CLOSED_SEASONS_MIN, CLOSED_DAYS_MIN = 3, 3
 
 Bools = npt.NDArray[np.bool_]
 
@@ -35,6 +46,43 @@ def learnable(panel: Panel) -> tuple[Panel, Bools]:
     """The panel without stuck values, and where they were."""
     mask = stuck(panel)
     return replace(panel, values=np.where(mask, np.nan, panel.values)), mask
+
+
+def closed(panel: Panel, origin: int, horizon: int) -> Bools:
+    """Shape (S, H): targets at a place of the season that no season of the last four saw, three of which saw something;
+    or, in a young series, at a time of day that none of its days saw, three at least."""
+    season, day = panel.grid.season, panel.grid.day
+    past = np.logical_not(np.isnan(past_seasons(panel, origin, horizon, WEEKS))).any(axis=1)
+    start = max(0, origin - WEEKS * season)
+    seen = np.logical_not(np.isnan(panel.values[:, start:origin]))
+    seasons, days = _active(seen, season), _active(seen, day)
+    times = np.stack([seen[:, (at - start) % day :: day].any(axis=1) for at in range(origin, origin + day)], axis=1)
+    at_time = times[:, np.arange(horizon) % day]
+    never = ~past & (seasons >= CLOSED_SEASONS_MIN)[:, None]
+    young = ~past & ~at_time & (days >= CLOSED_DAYS_MIN)[:, None]
+    shut: Bools = never | young
+    return shut
+
+
+def _active(seen: Bools, slots: int) -> npt.NDArray[np.int64]:
+    """Shape (S,): how many of the stretches of `slots` columns, counted back from the end, saw anything."""
+    edges = range(seen.shape[1], 0, -slots)
+    found: npt.NDArray[np.int64] = np.zeros(len(seen), np.int64)
+    for edge in edges:
+        found += seen[:, max(0, edge - slots) : edge].any(axis=1)
+    return found
+
+
+def reasons(panel: Panel, stuck_at: Bools) -> list[str]:
+    """Why a series gets no forecast; empty where it gets one."""
+    seen, day = np.logical_not(np.isnan(panel.values)), panel.grid.day
+    any_seen = seen.any(axis=1)
+    last = np.where(any_seen, panel.length - 1 - seen[:, ::-1].argmax(axis=1), -SILENT_DAYS * day)
+    span = last - np.where(any_seen, seen.argmax(axis=1), 0)
+    held = stuck_at[np.arange(len(last)), np.maximum(last, 0)]
+    short = np.where(span < FIRST_DAYS * day, SHORT, "")
+    silent = np.where(panel.length - last > SILENT_DAYS * day, SILENT, short)
+    return [str(word) for word in np.where(held, STUCK, silent)]
 
 
 def _carried_with_gaps(rows: Floats) -> Floats:

@@ -36,7 +36,7 @@ def scores(run: Run, name: str) -> dict[str, Any]:
         "mae": _rounded(_mean_of_series(error), 4),
         "rate": _rounded(_mean_of_series(error / np.where(capacity > 0, capacity, np.nan)), 5),
         "mase": _rounded(_mean_of_series(error / np.where(scale > 0, scale, np.nan)), 4),
-        "coverage": {str(level): _coverage(error, run.halves[name][level][test], level) for level in LEVELS},
+        "coverage": {str(level): _coverage(error, run, name, level) for level in LEVELS},
         "train_ms": round(cost.train_s * _MS / series, 3),
         "predict_ms": round(cost.predict_s * _MS / series, 3),
     }
@@ -48,7 +48,8 @@ def series_figures(run: Run) -> Floats:
     return _by_series(np.abs(run.forecasts[CHOICE] - run.truth)[test] / run.scale[test][:, :, None])
 
 
-def _coverage(error: Floats, half: Floats, level: int) -> dict[str, float | None]:
+def _coverage(error: Floats, run: Run, name: str, level: int) -> dict[str, float | None]:
+    half = run.halves[name][level][-len(error) :] if name in run.halves else np.full_like(error, np.nan)
     inside = np.where(np.isnan(error) | np.isnan(half), np.nan, error <= half)
     covered = _by_series(inside)
     known = covered[~np.isnan(covered)]

@@ -16,6 +16,8 @@ from services.forecasting.domain.grid import Grid
 HEADER = ("series", "time", "value")
 CAPACITY = "capacity"
 SERIES_NAME_MAX = 200
+ROWS_MAX = 10_000_000
+_BOM = "\ufeff"
 
 
 class RowError(ValueError):
@@ -54,31 +56,39 @@ class Cleaned:
 
 
 def gather(observations: Iterable[Observation], grid: Grid) -> tuple[dict[str, Series], Cleaned]:
-    """Series by name in order of appearance. Of several values in one slot the one nearest to the slot's time counts."""
+    """Series by name, in order of names, whatever the order of the rows.
+
+    Of several values in one slot the one nearest to the slot's time counts; of two as near, the earlier; of two at once, the smaller.
+    """
     series: dict[str, Series] = {}
-    distances: dict[tuple[str, int], float] = {}
+    ranks: dict[tuple[str, int], tuple[float, float, float]] = {}
     cleaned = Cleaned()
     for seen in observations:
         one = series.setdefault(seen.series, Series())
-        if seen.value is None or not _possible(seen, cleaned):
+        if seen.value is None or not _possible(seen.value, seen.capacity, cleaned):
             continue
         slot = grid.slot(seen.seconds)
-        distance = abs(seen.seconds - grid.time(slot))
-        before = distances.get((seen.series, slot))
+        rank = (abs(seen.seconds - grid.time(slot)), seen.seconds, seen.value)
+        before = ranks.get((seen.series, slot))
         cleaned.duplicate += before is not None
-        if before is None or distance < before:
-            distances[(seen.series, slot)] = distance
-            one.values[slot] = seen.value
-            if seen.capacity is not None:
-                one.capacities[slot] = seen.capacity
-    return series, cleaned
+        if before is None or rank < before:
+            ranks[(seen.series, slot)] = rank
+            _take(one, slot, seen.value, seen.capacity)
+    return dict(sorted(series.items())), cleaned
 
 
-def _possible(seen: Observation, cleaned: Cleaned) -> bool:
-    if seen.value is not None and seen.value < 0:
+def _take(series: Series, slot: int, value: float, capacity: float | None) -> None:
+    series.values[slot] = value
+    series.capacities.pop(slot, None)
+    if capacity is not None:
+        series.capacities[slot] = capacity
+
+
+def _possible(value: float, capacity: float | None, cleaned: Cleaned) -> bool:
+    if value < 0:
         cleaned.negative += 1
         return False
-    if seen.value is not None and seen.capacity is not None and seen.value > seen.capacity:
+    if capacity is not None and value > capacity:
         cleaned.above_capacity += 1
         return False
     return True
@@ -92,21 +102,31 @@ def read_rows(lines: Iterable[str]) -> Iterator[Observation]:
     """
     reader = csv.reader(lines, strict=True)
     try:
-        header = next(reader, [])
-        width = _width([name.strip().lower() for name in header])
+        width = _width([name.strip().lower() for name in next(reader, [])])
         aware: bool | None = None
-        for row in reader:
-            if row:
-                moment = _moment(row, width, reader.line_num)
-                if aware is not None and aware != (moment.tzinfo is not None):
-                    raise RowError(f"line {reader.line_num}: times with and without an offset from UTC are mixed")
-                aware = moment.tzinfo is not None
-                yield _observation(row, moment, width, reader.line_num)
+        for number, row in enumerate(row for row in reader if row):
+            _require_room(number, reader.line_num)
+            moment = _moment(row, width, reader.line_num)
+            aware = _require_alike(aware, moment, reader.line_num)
+            yield _observation(row, moment, width, reader.line_num)
     except csv.Error as error:
         raise RowError(f"line {reader.line_num}: {error}") from None
 
 
-def _width(header: Sequence[str]) -> int:
+def _require_room(number: int, line: int) -> None:
+    if number >= ROWS_MAX:
+        raise RowError(f"line {line}: a file holds at most {ROWS_MAX:,} rows; split it by series")
+
+
+def _require_alike(aware: bool | None, moment: datetime, line: int) -> bool:
+    found = moment.tzinfo is not None
+    if aware is not None and aware != found:
+        raise RowError(f"line {line}: times with and without an offset from UTC are mixed")
+    return found
+
+
+def _width(header: list[str]) -> int:
+    header[:1] = [name.removeprefix(_BOM) for name in header[:1]]
     if tuple(header) not in (HEADER, (*HEADER, CAPACITY)):
         raise RowError(
             f"line 1: the header is {','.join(header)!r}; it must be series,time,value or series,time,value,capacity"

@@ -24,13 +24,19 @@ class Origins:
         return self.calibration + self.test
 
 
-def rolling_origins(length: int, season: int, horizon: int, step: int, count: int, window: int) -> Origins:
+def rolling_origins(
+    length: int, season: int, horizon: int, step: int, count: int, window: int, day: int = 1
+) -> Origins:
     """The last test origin lies one horizon before the end, each earlier one `step` columns before; calibration goes on like that.
+
+    Where the history does not hold `window` more steps, calibrating origins lie closer, down to a day apart: what they have in common is
+    learnt from more of them.
 
     Args:
         length: columns of the panel.
         count: test origins.
         window: calibration origins wanted; fewer where less than four seasons would lie before them.
+        day: columns of a day.
 
     Raises:
         OriginsError: a number below one, or less than four seasons before the first test origin.
@@ -44,8 +50,16 @@ def rolling_origins(length: int, season: int, horizon: int, step: int, count: in
             f"the series span {length} slots; {count} origins {step} apart with a horizon of {horizon} need"
             f" {least + horizon + step * (count - 1)}: {HISTORY_SEASONS} seasons before the first origin. Ask for fewer origins or give more history"
         )
-    earlier = [first - step * back for back in range(window, 0, -1)]
+    closer = calibration_step(first - least, step, window, day)
+    earlier = [first - closer * back for back in range(window, 0, -1)]
     return Origins(tuple(at for at in earlier if at >= least), tuple(range(first, last + 1, step)))
+
+
+def calibration_step(room: int, step: int, window: int, day: int) -> int:
+    """`step`, or the whole days that put `window` origins into `room` columns, at least one day and at most `step`."""
+    if room >= step * window:
+        return step
+    return min(step, max(day, room // window // day * day))
 
 
 def known_before(origins: tuple[int, ...], number: int, horizon: int, window: int) -> list[int]:

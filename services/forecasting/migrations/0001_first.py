@@ -29,6 +29,7 @@ def upgrade() -> None:
         sa.Column("series_group", sa.String, nullable=False),
         sa.Column("trained_at", sa.BigInteger, nullable=False),
         sa.Column("card", sa.LargeBinary, nullable=False),
+        sa.Column("salt", sa.LargeBinary, nullable=False),
         sa.Column("file", sa.String, nullable=False),
         sa.Column("ledger_transaction", sa.String, nullable=False),
     )

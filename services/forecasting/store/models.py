@@ -12,12 +12,13 @@ from services.forecasting.store.tables import MODELS
 
 @dataclass(frozen=True, slots=True)
 class ModelRow:
-    """`card` is the canonical document city.model.v1; `file` names the parameters in the service's folder."""
+    """`card` is the canonical document city.model.v1, with the salt of its commitment; `file` names the parameters in the service's folder."""
 
     id: str
     group: str
     trained_at: int
     card: bytes
+    salt: bytes
     file: str
     transaction: str
 
@@ -28,6 +29,7 @@ def add(unit: Unit, row: ModelRow) -> None:
         "series_group": row.group,
         "trained_at": row.trained_at,
         "card": row.card,
+        "salt": row.salt,
         "file": row.file,
         "ledger_transaction": row.transaction,
     }
@@ -38,6 +40,6 @@ def newest(connection: Connection, limit: int) -> list[ModelRow]:
     """Newest first."""
     query = select(MODELS).order_by(MODELS.c.trained_at.desc(), MODELS.c.id).limit(limit)
     return [
-        ModelRow(row.id, row.series_group, row.trained_at, bytes(row.card), row.file, row.ledger_transaction)
-        for row in connection.execute(query)
+        ModelRow(r.id, r.series_group, r.trained_at, bytes(r.card), bytes(r.salt), r.file, r.ledger_transaction)
+        for r in connection.execute(query)
     ]

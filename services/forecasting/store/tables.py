@@ -23,6 +23,7 @@ MODELS = Table(
     Column("series_group", String, nullable=False, index=True),
     Column("trained_at", BigInteger, nullable=False),
     Column("card", LargeBinary, nullable=False),
+    Column("salt", LargeBinary, nullable=False),
     Column("file", String, nullable=False),
     Column("ledger_transaction", String, nullable=False),
 )

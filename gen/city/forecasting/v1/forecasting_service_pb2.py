@@ -26,7 +26,7 @@ from city.access.v1 import access_pb2 as city_dot_access_dot_v1_dot_access__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-city/forecasting/v1/forecasting_service.proto\x12\x13\x63ity.forecasting.v1\x1a\x1b\x63ity/access/v1/access.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"2\n\x0f\x46orecastRequest\x12\x0e\n\x06series\x18\x01 \x03(\t\x12\x0f\n\x07horizon\x18\x02 \x01(\x05\"<\n\x04\x42\x61nd\x12\r\n\x05level\x18\x01 \x01(\x05\x12\x11\n\tlow_milli\x18\x02 \x01(\x03\x12\x12\n\nhigh_milli\x18\x03 \x01(\x03\"p\n\x05Point\x12(\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0bvalue_milli\x18\x02 \x01(\x03\x12(\n\x05\x62\x61nds\x18\x03 \x03(\x0b\x32\x19.city.forecasting.v1.Band\"\x90\x02\n\x10\x46orecastResponse\x12\x0e\n\x06series\x18\x01 \x01(\t\x12*\n\x06points\x18\x02 \x03(\x0b\x32\x1a.city.forecasting.v1.Point\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12/\n\x0borigin_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05model\x18\x05 \x01(\t\x12\x41\n\x06shares\x18\x06 \x03(\x0b\x32\x31.city.forecasting.v1.ForecastResponse.SharesEntry\x1a-\n\x0bSharesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x05:\x02\x38\x01\"J\n\x0e\x45xplainRequest\x12\x0e\n\x06series\x18\x01 \x01(\t\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\",\n\x05\x43\x61use\x12\r\n\x05input\x18\x01 \x01(\t\x12\x14\n\x0c\x65\x66\x66\x65\x63t_milli\x18\x02 \x01(\x03\"\xc1\x01\n\x0f\x45xplainResponse\x12\x0e\n\x06series\x18\x01 \x01(\t\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rprofile_milli\x18\x03 \x01(\x03\x12\x13\n\x0bvalue_milli\x18\x04 \x01(\x03\x12*\n\x06\x63\x61uses\x18\x05 \x03(\x0b\x32\x1a.city.forecasting.v1.Cause\x12\r\n\x05words\x18\x06 \x01(\t\x12\r\n\x05model\x18\x07 \x01(\t\":\n\x11ListSeriesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"b\n\x0bSeriesState\x12\x0e\n\x06series\x18\x01 \x01(\t\x12\x14\n\x0cobservations\x18\x02 \x01(\x03\x12-\n\tlast_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"_\n\x12ListSeriesResponse\x12\x30\n\x06series\x18\x01 \x03(\x0b\x32 .city.forecasting.v1.SeriesState\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x13\n\x11ListModelsRequest\"\xc3\x03\n\x05Model\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12.\n\ntrained_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05group\x18\x04 \x01(\t\x12\x10\n\x08\x64\x61ta_log\x18\x05 \x01(\t\x12\x11\n\tdata_size\x18\x06 \x01(\x03\x12\x11\n\tdata_root\x18\x07 \x01(\x0c\x12\x0e\n\x06series\x18\x08 \x01(\x05\x12\x0f\n\x07origins\x18\t \x01(\x05\x12=\n\nmase_micro\x18\n \x03(\x0b\x32).city.forecasting.v1.Model.MaseMicroEntry\x12\x45\n\x0e\x63overage_micro\x18\x0b \x03(\x0b\x32-.city.forecasting.v1.Model.CoverageMicroEntry\x12\x17\n\x0fparameters_hash\x18\x0c \x01(\x0c\x1a\x30\n\x0eMaseMicroEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\x1a\x34\n\x12\x43overageMicroEntry\x12\x0b\n\x03key\x18\x01 \x01(\x05\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"@\n\x12ListModelsResponse\x12*\n\x06models\x18\x01 \x03(\x0b\x32\x1a.city.forecasting.v1.Model\"d\n\x0bObservation\x12(\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0bvalue_milli\x18\x02 \x01(\x03\x12\x16\n\x0e\x63\x61pacity_milli\x18\x03 \x01(\x03\"t\n\x16\x41\x64\x64ObservationsRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0e\n\x06series\x18\x02 \x01(\t\x12\x36\n\x0cobservations\x18\x03 \x03(\x0b\x32 .city.forecasting.v1.Observation\"9\n\x17\x41\x64\x64ObservationsResponse\x12\r\n\x05\x61\x64\x64\x65\x64\x18\x01 \x01(\x05\x12\x0f\n\x07\x63leaned\x18\x02 \x01(\x05\"1\n\x0cTrainRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05group\x18\x02 \x01(\t\"\x1e\n\rTrainResponse\x12\r\n\x05model\x18\x01 \x01(\t2\xf4\x05\n\x12\x46orecastingService\x12\x86\x01\n\x08\x46orecast\x12$.city.forecasting.v1.ForecastRequest\x1a%.city.forecasting.v1.ForecastResponse\"+\x8a\xb5\x18\'\n\x03\x07\x03\x06\x1a series of homes only to metering0\x01\x12\x81\x01\n\x07\x45xplain\x12#.city.forecasting.v1.ExplainRequest\x1a$.city.forecasting.v1.ExplainResponse\"+\x8a\xb5\x18\'\n\x03\x07\x03\x06\x1a series of homes only to metering\x12\x8a\x01\n\nListSeries\x12&.city.forecasting.v1.ListSeriesRequest\x1a\'.city.forecasting.v1.ListSeriesResponse\"+\x8a\xb5\x18\'\n\x03\x07\x03\x06\x1a series of homes only to metering\x12s\n\nListModels\x12&.city.forecasting.v1.ListModelsRequest\x1a\'.city.forecasting.v1.ListModelsResponse\"\x14\x8a\xb5\x18\x10\x10\x01\x1a\x0c\x66igures only\x12u\n\x0f\x41\x64\x64Observations\x12+.city.forecasting.v1.AddObservationsRequest\x1a,.city.forecasting.v1.AddObservationsResponse\"\x07\x8a\xb5\x18\x03\n\x01\x07\x12X\n\x05Train\x12!.city.forecasting.v1.TrainRequest\x1a\".city.forecasting.v1.TrainResponse\"\x08\x8a\xb5\x18\x04\n\x02\x07\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-city/forecasting/v1/forecasting_service.proto\x12\x13\x63ity.forecasting.v1\x1a\x1b\x63ity/access/v1/access.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"2\n\x0f\x46orecastRequest\x12\x0e\n\x06series\x18\x01 \x03(\t\x12\x0f\n\x07horizon\x18\x02 \x01(\x05\"<\n\x04\x42\x61nd\x12\r\n\x05level\x18\x01 \x01(\x05\x12\x11\n\tlow_milli\x18\x02 \x01(\x03\x12\x12\n\nhigh_milli\x18\x03 \x01(\x03\"p\n\x05Point\x12(\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0bvalue_milli\x18\x02 \x01(\x03\x12(\n\x05\x62\x61nds\x18\x03 \x03(\x0b\x32\x19.city.forecasting.v1.Band\"\xc2\x02\n\x10\x46orecastResponse\x12\x0e\n\x06series\x18\x01 \x01(\t\x12*\n\x06points\x18\x02 \x03(\x0b\x32\x1a.city.forecasting.v1.Point\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12/\n\x0borigin_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05model\x18\x05 \x01(\t\x12\x41\n\x06shares\x18\x06 \x03(\x0b\x32\x31.city.forecasting.v1.ForecastResponse.SharesEntry\x12\x30\n\x0c\x63losed_times\x18\x07 \x03(\x0b\x32\x1a.google.protobuf.Timestamp\x1a-\n\x0bSharesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x05:\x02\x38\x01\"J\n\x0e\x45xplainRequest\x12\x0e\n\x06series\x18\x01 \x01(\t\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\",\n\x05\x43\x61use\x12\r\n\x05input\x18\x01 \x01(\t\x12\x14\n\x0c\x65\x66\x66\x65\x63t_milli\x18\x02 \x01(\x03\"\xc1\x01\n\x0f\x45xplainResponse\x12\x0e\n\x06series\x18\x01 \x01(\t\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rprofile_milli\x18\x03 \x01(\x03\x12\x13\n\x0bvalue_milli\x18\x04 \x01(\x03\x12*\n\x06\x63\x61uses\x18\x05 \x03(\x0b\x32\x1a.city.forecasting.v1.Cause\x12\r\n\x05words\x18\x06 \x01(\t\x12\r\n\x05model\x18\x07 \x01(\t\":\n\x11ListSeriesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"b\n\x0bSeriesState\x12\x0e\n\x06series\x18\x01 \x01(\t\x12\x14\n\x0cobservations\x18\x02 \x01(\x03\x12-\n\tlast_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"_\n\x12ListSeriesResponse\x12\x30\n\x06series\x18\x01 \x03(\x0b\x32 .city.forecasting.v1.SeriesState\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x13\n\x11ListModelsRequest\"\xc3\x03\n\x05Model\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12.\n\ntrained_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05group\x18\x04 \x01(\t\x12\x10\n\x08\x64\x61ta_log\x18\x05 \x01(\t\x12\x11\n\tdata_size\x18\x06 \x01(\x03\x12\x11\n\tdata_root\x18\x07 \x01(\x0c\x12\x0e\n\x06series\x18\x08 \x01(\x05\x12\x0f\n\x07origins\x18\t \x01(\x05\x12=\n\nmase_micro\x18\n \x03(\x0b\x32).city.forecasting.v1.Model.MaseMicroEntry\x12\x45\n\x0e\x63overage_micro\x18\x0b \x03(\x0b\x32-.city.forecasting.v1.Model.CoverageMicroEntry\x12\x17\n\x0fparameters_hash\x18\x0c \x01(\x0c\x1a\x30\n\x0eMaseMicroEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\x1a\x34\n\x12\x43overageMicroEntry\x12\x0b\n\x03key\x18\x01 \x01(\x05\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"@\n\x12ListModelsResponse\x12*\n\x06models\x18\x01 \x03(\x0b\x32\x1a.city.forecasting.v1.Model\"d\n\x0bObservation\x12(\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0bvalue_milli\x18\x02 \x01(\x03\x12\x16\n\x0e\x63\x61pacity_milli\x18\x03 \x01(\x03\"t\n\x16\x41\x64\x64ObservationsRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0e\n\x06series\x18\x02 \x01(\t\x12\x36\n\x0cobservations\x18\x03 \x03(\x0b\x32 .city.forecasting.v1.Observation\"9\n\x17\x41\x64\x64ObservationsResponse\x12\r\n\x05\x61\x64\x64\x65\x64\x18\x01 \x01(\x05\x12\x0f\n\x07\x63leaned\x18\x02 \x01(\x05\"1\n\x0cTrainRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05group\x18\x02 \x01(\t\"\x1e\n\rTrainResponse\x12\r\n\x05model\x18\x01 \x01(\t2\xf4\x05\n\x12\x46orecastingService\x12\x86\x01\n\x08\x46orecast\x12$.city.forecasting.v1.ForecastRequest\x1a%.city.forecasting.v1.ForecastResponse\"+\x8a\xb5\x18\'\n\x03\x07\x03\x06\x1a series of homes only to metering0\x01\x12\x81\x01\n\x07\x45xplain\x12#.city.forecasting.v1.ExplainRequest\x1a$.city.forecasting.v1.ExplainResponse\"+\x8a\xb5\x18\'\n\x03\x07\x03\x06\x1a series of homes only to metering\x12\x8a\x01\n\nListSeries\x12&.city.forecasting.v1.ListSeriesRequest\x1a\'.city.forecasting.v1.ListSeriesResponse\"+\x8a\xb5\x18\'\n\x03\x07\x03\x06\x1a series of homes only to metering\x12s\n\nListModels\x12&.city.forecasting.v1.ListModelsRequest\x1a\'.city.forecasting.v1.ListModelsResponse\"\x14\x8a\xb5\x18\x10\x10\x01\x1a\x0c\x66igures only\x12u\n\x0f\x41\x64\x64Observations\x12+.city.forecasting.v1.AddObservationsRequest\x1a,.city.forecasting.v1.AddObservationsResponse\"\x07\x8a\xb5\x18\x03\n\x01\x07\x12X\n\x05Train\x12!.city.forecasting.v1.TrainRequest\x1a\".city.forecasting.v1.TrainResponse\"\x08\x8a\xb5\x18\x04\n\x02\x07\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -58,41 +58,41 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_POINT']._serialized_start=246
   _globals['_POINT']._serialized_end=358
   _globals['_FORECASTRESPONSE']._serialized_start=361
-  _globals['_FORECASTRESPONSE']._serialized_end=633
-  _globals['_FORECASTRESPONSE_SHARESENTRY']._serialized_start=588
-  _globals['_FORECASTRESPONSE_SHARESENTRY']._serialized_end=633
-  _globals['_EXPLAINREQUEST']._serialized_start=635
-  _globals['_EXPLAINREQUEST']._serialized_end=709
-  _globals['_CAUSE']._serialized_start=711
-  _globals['_CAUSE']._serialized_end=755
-  _globals['_EXPLAINRESPONSE']._serialized_start=758
-  _globals['_EXPLAINRESPONSE']._serialized_end=951
-  _globals['_LISTSERIESREQUEST']._serialized_start=953
-  _globals['_LISTSERIESREQUEST']._serialized_end=1011
-  _globals['_SERIESSTATE']._serialized_start=1013
-  _globals['_SERIESSTATE']._serialized_end=1111
-  _globals['_LISTSERIESRESPONSE']._serialized_start=1113
-  _globals['_LISTSERIESRESPONSE']._serialized_end=1208
-  _globals['_LISTMODELSREQUEST']._serialized_start=1210
-  _globals['_LISTMODELSREQUEST']._serialized_end=1229
-  _globals['_MODEL']._serialized_start=1232
-  _globals['_MODEL']._serialized_end=1683
-  _globals['_MODEL_MASEMICROENTRY']._serialized_start=1581
-  _globals['_MODEL_MASEMICROENTRY']._serialized_end=1629
-  _globals['_MODEL_COVERAGEMICROENTRY']._serialized_start=1631
-  _globals['_MODEL_COVERAGEMICROENTRY']._serialized_end=1683
-  _globals['_LISTMODELSRESPONSE']._serialized_start=1685
-  _globals['_LISTMODELSRESPONSE']._serialized_end=1749
-  _globals['_OBSERVATION']._serialized_start=1751
-  _globals['_OBSERVATION']._serialized_end=1851
-  _globals['_ADDOBSERVATIONSREQUEST']._serialized_start=1853
-  _globals['_ADDOBSERVATIONSREQUEST']._serialized_end=1969
-  _globals['_ADDOBSERVATIONSRESPONSE']._serialized_start=1971
-  _globals['_ADDOBSERVATIONSRESPONSE']._serialized_end=2028
-  _globals['_TRAINREQUEST']._serialized_start=2030
-  _globals['_TRAINREQUEST']._serialized_end=2079
-  _globals['_TRAINRESPONSE']._serialized_start=2081
-  _globals['_TRAINRESPONSE']._serialized_end=2111
-  _globals['_FORECASTINGSERVICE']._serialized_start=2114
-  _globals['_FORECASTINGSERVICE']._serialized_end=2870
+  _globals['_FORECASTRESPONSE']._serialized_end=683
+  _globals['_FORECASTRESPONSE_SHARESENTRY']._serialized_start=638
+  _globals['_FORECASTRESPONSE_SHARESENTRY']._serialized_end=683
+  _globals['_EXPLAINREQUEST']._serialized_start=685
+  _globals['_EXPLAINREQUEST']._serialized_end=759
+  _globals['_CAUSE']._serialized_start=761
+  _globals['_CAUSE']._serialized_end=805
+  _globals['_EXPLAINRESPONSE']._serialized_start=808
+  _globals['_EXPLAINRESPONSE']._serialized_end=1001
+  _globals['_LISTSERIESREQUEST']._serialized_start=1003
+  _globals['_LISTSERIESREQUEST']._serialized_end=1061
+  _globals['_SERIESSTATE']._serialized_start=1063
+  _globals['_SERIESSTATE']._serialized_end=1161
+  _globals['_LISTSERIESRESPONSE']._serialized_start=1163
+  _globals['_LISTSERIESRESPONSE']._serialized_end=1258
+  _globals['_LISTMODELSREQUEST']._serialized_start=1260
+  _globals['_LISTMODELSREQUEST']._serialized_end=1279
+  _globals['_MODEL']._serialized_start=1282
+  _globals['_MODEL']._serialized_end=1733
+  _globals['_MODEL_MASEMICROENTRY']._serialized_start=1631
+  _globals['_MODEL_MASEMICROENTRY']._serialized_end=1679
+  _globals['_MODEL_COVERAGEMICROENTRY']._serialized_start=1681
+  _globals['_MODEL_COVERAGEMICROENTRY']._serialized_end=1733
+  _globals['_LISTMODELSRESPONSE']._serialized_start=1735
+  _globals['_LISTMODELSRESPONSE']._serialized_end=1799
+  _globals['_OBSERVATION']._serialized_start=1801
+  _globals['_OBSERVATION']._serialized_end=1901
+  _globals['_ADDOBSERVATIONSREQUEST']._serialized_start=1903
+  _globals['_ADDOBSERVATIONSREQUEST']._serialized_end=2019
+  _globals['_ADDOBSERVATIONSRESPONSE']._serialized_start=2021
+  _globals['_ADDOBSERVATIONSRESPONSE']._serialized_end=2078
+  _globals['_TRAINREQUEST']._serialized_start=2080
+  _globals['_TRAINREQUEST']._serialized_end=2129
+  _globals['_TRAINRESPONSE']._serialized_start=2131
+  _globals['_TRAINRESPONSE']._serialized_end=2161
+  _globals['_FORECASTINGSERVICE']._serialized_start=2164
+  _globals['_FORECASTINGSERVICE']._serialized_end=2920
 # @@protoc_insertion_point(module_scope)

@@ -115,6 +115,7 @@ class ForecastResponse(google.protobuf.message.Message):
     ORIGIN_TIME_FIELD_NUMBER: builtins.int
     MODEL_FIELD_NUMBER: builtins.int
     SHARES_FIELD_NUMBER: builtins.int
+    CLOSED_TIMES_FIELD_NUMBER: builtins.int
     series: builtins.str
     reason: builtins.str
     """unknown-series, too-short, stuck, silent."""
@@ -122,7 +123,7 @@ class ForecastResponse(google.protobuf.message.Message):
     """Of ListModels; empty where the series' own profile is all there is."""
     @property
     def points(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Point]:
-        """Empty where there is no forecast; `reason` says why."""
+        """Empty where there is no forecast; `reason` says why. Half hours at which the series is closed have no point: they are in closed_times."""
 
     @property
     def origin_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
@@ -131,6 +132,10 @@ class ForecastResponse(google.protobuf.message.Message):
     @property
     def shares(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.int]:
         """Share of each backend in the first bucket, per cent."""
+
+    @property
+    def closed_times(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[google.protobuf.timestamp_pb2.Timestamp]:
+        """Half hours within the horizon at which the series was never observed (a car park shut at night): nothing is forecast for them."""
 
     def __init__(
         self,
@@ -141,9 +146,10 @@ class ForecastResponse(google.protobuf.message.Message):
         origin_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         model: builtins.str = ...,
         shares: collections.abc.Mapping[builtins.str, builtins.int] | None = ...,
+        closed_times: collections.abc.Iterable[google.protobuf.timestamp_pb2.Timestamp] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["origin_time", b"origin_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["model", b"model", "origin_time", b"origin_time", "points", b"points", "reason", b"reason", "series", b"series", "shares", b"shares"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["closed_times", b"closed_times", "model", b"model", "origin_time", b"origin_time", "points", b"points", "reason", b"reason", "series", b"series", "shares", b"shares"]) -> None: ...
 
 Global___ForecastResponse: typing_extensions.TypeAlias = ForecastResponse
 

@@ -49,7 +49,7 @@ def _boosting(panel: Panel, end: int, horizon: int, until: int) -> Forecaster | 
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # threads that wait must not take the city's cores
     from services.forecasting.app.models import boosting  # noqa: PLC0415 - LightGBM takes a second to import
 
-    learnt = boosting.train(panel, end, horizon)
+    learnt = boosting.train(panel, end, horizon, until)
     return None if learnt is None else learnt.predict
 
 

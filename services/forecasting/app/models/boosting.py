@@ -11,11 +11,14 @@ from typing import Any
 import lightgbm
 import numpy as np
 
-from services.forecasting.app.models.seasonal import WEEKS, filled, past_seasons, profile
+from services.forecasting.app.models.calendar import HOLIDAY, WEEK_DAYS, Days, holidays_of, weekdays
+from services.forecasting.app.models.seasonal import WEEKS, filled, measure_of, past_of, past_seasons, profile
 from services.forecasting.app.models.simple import smoothing
 from services.forecasting.app.panel import Floats, Panel
 
 LEARNT_SEASONS = 30
+LEARNT_SEASONS_DAILY = 156
+"""Of slots of a day: holidays come once a year."""
 ROWS_MAX = 120_000
 ORIGINS_MAX = 400
 TREES = 300
@@ -57,6 +60,9 @@ FEATURES = (
     "all series' last day against their profiles",
     "same weekday a year ago against its profile",
     "same date a year ago against its profile",
+    "holiday, or the day before or after one",
+    "same holiday before against its profile",
+    "Sunday's profile against this day's, on a holiday",
 )
 
 
@@ -68,6 +74,7 @@ class Residuals:
         difference: shape (S, T).
         sums, counts: shape (S, T + 1), of the differences there are.
         scale: shape (S,): mean absolute difference; 1 where there is none.
+        days: the holidays, where the series show any.
     """
 
     panel: Panel
@@ -75,6 +82,7 @@ class Residuals:
     sums: Floats
     counts: Floats
     scale: Floats
+    days: Days | None
 
     def mean(self, origin: int, slots: int) -> Floats:
         """Shape (S,): mean difference over the `slots` columns before `origin`, in scales; NaN where none was seen."""
@@ -89,14 +97,14 @@ class Residuals:
         return np.where(np.asarray(columns) >= 0, chosen, np.nan) / self.scale[:, None]
 
 
-def residuals(panel: Panel, end: int) -> Residuals:
+def residuals(panel: Panel, end: int, days: Days | None) -> Residuals:
     """Of the columns before `end`; nothing later is looked at."""
     season = panel.grid.season
     values = np.where(np.arange(panel.length) < end, panel.values, np.nan)
     lagged = np.full((len(panel.names), WEEKS, panel.length), np.nan)
     for week in range(1, WEEKS + 1):
         lagged[:, week - 1, season * week :] = values[:, : max(0, panel.length - season * week)]
-    difference = values - profile(lagged)
+    difference = values - profile(lagged, measure_of(panel))
     seen = ~np.isnan(difference)
     known = np.where(seen, difference, 0.0)
     edge = np.zeros((len(panel.names), 1))
@@ -104,7 +112,7 @@ def residuals(panel: Panel, end: int) -> Residuals:
     counts = np.concatenate([edge, seen.cumsum(axis=1)], axis=1)
     recent = slice(max(0, end - 12 * season), end)
     scale = np.abs(known[:, recent]).sum(axis=1) / np.maximum(seen[:, recent].sum(axis=1), 1)
-    return Residuals(panel, difference, sums, counts, np.where(scale > 0, scale, 1.0))
+    return Residuals(panel, difference, sums, counts, np.where(scale > 0, scale, 1.0), days)
 
 
 @dataclass(frozen=True)
@@ -117,41 +125,67 @@ class Cut:
 
 def cut(past: Residuals, origin: int, horizon: int) -> Cut:
     """The features of every series and step at one origin, from columns before it only."""
-    panel, scale = past.panel, past.scale[:, None]
-    day, season = panel.grid.day, panel.grid.season
+    panel = past.panel
     seasons = past_seasons(panel, origin, horizon, WEEKS)
-    base = filled(profile(seasons), panel, origin)
-    steps = np.arange(horizon)
-    place = (panel.first + origin + steps) % season
-    yesterday = origin + steps - day * (1 + steps // day)
-    by_step = [
-        steps,
-        place % day,
-        place // day,
+    base = filled(profile(seasons, measure_of(panel)), panel, origin)
+    rows = [
+        *_places(panel, origin, horizon),
+        *_against_profile(past, seasons, base, origin),
+        *_levels(past, origin),
+        *_days_before(past, origin, horizon),
+        *_holidays(past, base, origin),
     ]
-    hour = max(1, 3_600 // panel.grid.freq_s)
-    levels = [past.mean(origin, slots) for slots in (1, 2 * hour, 6 * hour, day, season)]
-    common = np.full(len(panel.names), _mean(past.mean(origin, day)))
-    spread = profile(seasons, np.nanstd)
-    cells = [
+    return Cut(np.stack([np.broadcast_to(row, base.shape) for row in rows], axis=2), base)
+
+
+def _places(panel: Panel, origin: int, horizon: int) -> list[Any]:
+    steps, day = np.arange(horizon), panel.grid.day
+    place = (panel.first + origin + steps) % panel.grid.season
+    return [steps, place % day, place // day]
+
+
+def _against_profile(past: Residuals, seasons: Floats, base: Floats, origin: int) -> list[Floats]:
+    panel, scale = past.panel, past.scale[:, None]
+    return [
         base / scale,
         base / panel.limits(origin)[:, None],
-        spread / scale,
+        profile(seasons, np.nanstd) / scale,
         (seasons[:, 0] - base) / scale,
         (seasons[:, 1] - base) / scale,
-        (smoothing(panel, origin, horizon) - base) / scale,
+        (smoothing(panel, origin, base.shape[1]) - base) / scale,
     ]
-    years = [past.at(origin + steps - days * day) for days in _YEAR_DAYS]
-    rows = [
-        *(np.broadcast_to(item, base.shape) for item in by_step),
-        *cells,
-        *(np.broadcast_to(item[:, None], base.shape) for item in levels),
-        past.at(yesterday),
-        past.at(yesterday - day),
-        np.broadcast_to(common[:, None], base.shape),
-        *years,
-    ]
-    return Cut(np.stack(rows, axis=2), base)
+
+
+def _levels(past: Residuals, origin: int) -> list[Floats]:
+    grid = past.panel.grid
+    hour = max(1, 3_600 // grid.freq_s)
+    spans = (1, 2 * hour, 6 * hour, grid.day, grid.season)
+    return [past.mean(origin, slots)[:, None] for slots in spans]
+
+
+def _days_before(past: Residuals, origin: int, horizon: int) -> list[Any]:
+    """Yesterday, two days ago, all series' last day, and the days of a year ago."""
+    day, targets = past.panel.grid.day, origin + np.arange(horizon)
+    yesterday = targets - day * (1 + np.arange(horizon) // day)
+    years = [past.at(targets - days * day) for days in _YEAR_DAYS]
+    return [past.at(yesterday), past.at(yesterday - day), _mean(past.mean(origin, day)), *years]
+
+
+def _holidays(past: Residuals, base: Floats, origin: int) -> list[Any]:
+    """What kind of day it is, how the same holiday was before, and how Sundays are; not a number on ordinary days."""
+    days, panel = past.days, past.panel
+    blank = np.full(base.shape, np.nan)
+    if days is None:
+        return [np.nan, blank, blank]
+    targets = origin + np.arange(base.shape[1])
+    at = (panel.first + targets) // panel.grid.day - days.first
+    kinds, back = days.kinds[at], days.previous[at] * panel.grid.day
+    if not kinds.any():
+        return [kinds, blank, blank]
+    before = past.at(np.where((back > 0) & (targets - back < origin), targets - back, -1))
+    since = (weekdays(days.first, int(at[-1]) + 1)[at] + 1) % WEEK_DAYS
+    sunday = profile(past_of(panel, origin, targets - since * panel.grid.day, WEEKS), measure_of(panel))
+    return [kinds, before, np.where(kinds == HOLIDAY, (sunday - base) / past.scale[:, None], np.nan)]
 
 
 def _mean(values: Floats) -> float:
@@ -160,28 +194,44 @@ def _mean(values: Floats) -> float:
 
 @dataclass(frozen=True)
 class Boosting:
-    """A trained model; `text` is all of it."""
+    """A trained model. `days` are the holidays it knows."""
 
     booster: lightgbm.Booster
+    days: Days | None
 
     def predict(self, panel: Panel, origin: int, horizon: int) -> Floats:
         """Shape (S, H)."""
-        past = residuals(panel, origin)
+        past = residuals(panel, origin, self.days)
         rows = cut(past, origin, horizon)
         raw = self.booster.predict(rows.features.reshape(-1, len(FEATURES)), num_threads=2)
         return rows.base + np.asarray(raw).reshape(rows.base.shape) * past.scale[:, None]
 
+    def effects(self, panel: Panel, origin: int, horizon: int, step: int) -> list[tuple[str, float]]:
+        """(input, how far it moved the first series' forecast at one step from the profile)."""
+        past = residuals(panel, origin, self.days)
+        row = cut(past, origin, horizon).features[0, step]
+        found = np.asarray(self.booster.predict(row[None, :], pred_contrib=True))[0]
+        return [(name, float(effect * past.scale[0])) for name, effect in zip(FEATURES, found[:-1], strict=True)]
 
-def train(panel: Panel, end: int, horizon: int) -> Boosting | None:
+
+def train(panel: Panel, end: int, horizon: int, until: int) -> Boosting | None:
     """Learns from the columns before `end`; None where no origin has both a history and a known future."""
     season = panel.grid.season
-    first = max(2 * season, end - LEARNT_SEASONS * season)
-    last = end - horizon
+    learnt = LEARNT_SEASONS_DAILY if panel.grid.day == 1 else LEARNT_SEASONS
+    first, last = max(2 * season, end - learnt * season), end - horizon
     if last <= first:
         return None
-    past = residuals(panel, end)
-    count = min(ORIGINS_MAX, max(8, last - first))
-    origins = np.unique(np.linspace(first, last, count).astype(int))
+    days = holidays_of(panel, end, until + horizon)
+    origins = np.unique(np.linspace(first, last, min(ORIGINS_MAX, max(8, last - first))).astype(int))
+    data, targets = _rows(residuals(panel, end, days), origins, horizon)
+    if len(data) < 10 * _PARAMETERS["min_data_in_leaf"]:
+        return None
+    return Boosting(lightgbm.train(_PARAMETERS, lightgbm.Dataset(data, targets), TREES), days)
+
+
+def _rows(past: Residuals, origins: Any, horizon: int) -> tuple[Floats, Floats]:
+    """(features, targets), about `ROWS_MAX` of those there are."""
+    panel = past.panel
     share = ROWS_MAX / (len(origins) * len(panel.names) * horizon)
     random = np.random.default_rng(_SEED)
     inputs, targets = [], []
@@ -191,7 +241,4 @@ def train(panel: Panel, end: int, horizon: int) -> Boosting | None:
         chosen = ~np.isnan(target) & (random.random(target.shape) < share)
         inputs.append(rows.features[chosen])
         targets.append(target[chosen])
-    data = np.concatenate(inputs)
-    if len(data) < 10 * _PARAMETERS["min_data_in_leaf"]:
-        return None
-    return Boosting(lightgbm.train(_PARAMETERS, lightgbm.Dataset(data, np.concatenate(targets)), TREES))
+    return np.concatenate(inputs), np.concatenate(targets)

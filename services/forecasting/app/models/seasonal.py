@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -19,12 +20,21 @@ def past_seasons(panel: Panel, origin: int, horizon: int, seasons: int) -> Float
     Args:
         origin: the first column that is not known yet; targets are origin to origin + horizon - 1.
     """
+    return past_of(panel, origin, origin + np.arange(horizon), seasons)
+
+
+def past_of(panel: Panel, origin: int, targets: Any, seasons: int) -> Floats:
+    """`past_seasons` of any columns."""
     season = panel.grid.season
-    targets = origin + np.arange(horizon)
-    newest = targets - season * (1 + np.arange(horizon) // season)
+    newest = targets - season * np.maximum(0, (targets - origin) // season + 1)
     columns = newest[None, :] - season * np.arange(seasons)[:, None]
     found = panel.values[:, np.clip(columns, 0, None)]
     return np.where(columns[None] >= 0, found, np.nan)
+
+
+def measure_of(panel: Panel) -> Callable[..., Floats]:
+    """What makes a profile of several seasons: the median of days, where one holiday in four would move a mean far, else the mean."""
+    return np.nanmedian if panel.grid.day == 1 else np.nanmean
 
 
 def profile(past: Floats, measure: Callable[..., Floats] = np.nanmean) -> Floats:

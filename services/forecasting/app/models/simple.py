@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from services.forecasting.app.models.seasonal import WEEKS, filled, past_seasons, profile
+from services.forecasting.app.models.seasonal import WEEKS, filled, measure_of, past_seasons, profile
 from services.forecasting.app.panel import Floats, Panel
 
 SMOOTHED_SEASONS = 16
@@ -50,7 +50,7 @@ def _smoothed(past: Floats, weight: float) -> tuple[Floats, Floats]:
 
 def profile_level(panel: Panel, origin: int, horizon: int) -> Floats:
     """Four-week profile plus how far the newest values lie from theirs, decaying with the horizon."""
-    base = profile(past_seasons(panel, origin, horizon, WEEKS), np.nanmedian if panel.grid.day == 1 else np.nanmean)
+    base = profile(past_seasons(panel, origin, horizon, WEEKS), measure_of(panel))
     decay = DECAY ** (panel.grid.freq_s / HALF_HOUR_S * (1 + np.arange(horizon)))
     return filled(base, panel, origin) + level_error(panel, origin)[:, None] * decay
 

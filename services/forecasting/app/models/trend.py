@@ -1,47 +1,38 @@
-"""Prophet (Taylor and Letham 2018): piecewise-linear trend, daily and weekly seasons, holidays where a country is given.
+"""Prophet (Taylor and Letham 2018): piecewise-linear trend, daily, weekly and yearly seasons, and the holidays that show in the data.
 
 Point forecasts only (`uncertainty_samples=0`): the intervals come from the backtest, as for every model.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas
 from prophet import Prophet
 
+from services.forecasting.app.models.calendar import holidays_of
+from services.forecasting.app.models.curve import Curve
 from services.forecasting.app.panel import Floats, Panel
 
-LEARNT_SEASONS = 26
+LEARNT_SEASONS = 16
+LEARNT_SEASONS_DAILY = 156
 ROWS_MIN = 20
-_DAILY_ORDER, _WEEKLY_ORDER = 6, 8
+_DAILY_ORDER, _WEEKLY_ORDER, _WEEKLY_ORDER_OF_DAYS = 6, 8, 3
+_YEARLY_S = 1.5 * 365 * 86_400
 
 
-@dataclass(frozen=True)
-class Trend:
-    """What the fits say of the columns after `start`: shape (S, L). New values do not move it, so the curve is all that is kept."""
-
-    start: int
-    curve: Floats
-
-    def predict(self, panel: Panel, origin: int, horizon: int) -> Floats:
-        """Shape (S, H); NaN in rows without a fit and beyond the curve's end."""
-        found = np.full((len(panel.names), horizon), np.nan)
-        known = self.curve[:, origin - self.start : origin - self.start + horizon]
-        found[:, : known.shape[1]] = known
-        return found
-
-
-def train(panel: Panel, end: int, ahead: int, country: str = "") -> Trend:
-    """Fits each series to its last 26 seasons before `end`, and says what it makes of the `ahead` columns from there."""
-    start = max(0, end - LEARNT_SEASONS * panel.grid.season)
+def train(panel: Panel, end: int, ahead: int) -> Curve:
+    """Fits each series to its last 16 seasons (of days: three years) before `end`, and says what it makes of the `ahead` columns from there."""
+    learnt = LEARNT_SEASONS_DAILY if panel.grid.day == 1 else LEARNT_SEASONS
+    start = max(0, end - learnt * panel.grid.season)
     columns = np.arange(start, end)
     when = pandas.DataFrame({"ds": _times(panel, np.arange(end, end + ahead))})
+    days = holidays_of(panel, end, ahead)
+    country = days.country if days else ""
     fits = [_fit(panel, values[start:end], columns, country) for values in panel.values]
     curves = [np.full(ahead, np.nan) if fit is None else fit.predict(when)["yhat"].to_numpy() for fit in fits]
-    return Trend(end, np.stack(curves))
+    return Curve(end, np.stack(curves))
 
 
 def _fit(panel: Panel, values: Floats, columns: Any, country: str) -> Any | None:
@@ -51,8 +42,8 @@ def _fit(panel: Panel, values: Floats, columns: Any, country: str) -> Any | None
     daily = panel.grid.day > 1
     model = Prophet(
         uncertainty_samples=0,
-        yearly_seasonality=bool(columns.size * panel.grid.freq_s > 2 * 365 * 86_400),
-        weekly_seasonality=_WEEKLY_ORDER if daily else 3,
+        yearly_seasonality=bool(columns.size * panel.grid.freq_s > _YEARLY_S),
+        weekly_seasonality=_WEEKLY_ORDER if daily else _WEEKLY_ORDER_OF_DAYS,
         daily_seasonality=_DAILY_ORDER if daily else False,
     )
     if country:
