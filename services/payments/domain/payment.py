@@ -7,6 +7,7 @@ idempotency key, and is waited for until its outcome is certain; in the meantime
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 from services.payments.domain.books import PENDING, POST_PENDING, POSTED, VOID_PENDING, Transfer
 from services.payments.domain.errors import Refused
@@ -135,48 +136,55 @@ def refund(payment: Payment, amount_minor: int, reason: str) -> Step:
 
 
 def settled(payment: Payment, operation: Operation, *, done: bool, reason: str) -> Step:
-    """The certain outcome of what was asked."""
-    step = _SETTLED[operation.kind](replace(payment, waiting_for="", reason=reason), operation, done)
-    return replace(step, operation=replace(operation, state=DONE if done else REFUSED))
+    """The certain outcome of what was asked; `reason` is the provider's word for a refusal."""
+    after, transfers, change = _SETTLED[operation.kind](payment, operation, done, reason)
+    return Step(after, replace(operation, state=DONE if done else REFUSED), transfers, change)
 
 
-def _authorised(payment: Payment, operation: Operation, done: bool) -> Step:
-    amount, known = operation.amount_minor, replace(payment, method="", version=payment.version + 1)
+_Settled = tuple[Payment, tuple[Transfer, ...], Change | None]
+
+
+def _authorised(payment: Payment, operation: Operation, done: bool, reason: str) -> _Settled:
+    amount = operation.amount_minor
     if not done:
-        return Step(replace(known, state=DECLINED), change=Change(DECLINED, amount, payment.reason))
+        return _changed(payment, reason, method="", state=DECLINED), (), Change(DECLINED, amount, reason)
     held = _transfer(payment, f"{payment.id}/hold", PENDING, CLEARING, payment.account, amount)
-    after = replace(known, state=AUTHORISED, authorised_minor=amount)
-    return Step(after, transfers=(held,), change=Change(AUTHORISED, amount))
+    after = _changed(payment, "", method="", state=AUTHORISED, authorised_minor=amount)
+    return after, (held,), Change(AUTHORISED, amount)
 
 
-def _captured(payment: Payment, operation: Operation, done: bool) -> Step:
+def _captured(payment: Payment, operation: Operation, done: bool, reason: str) -> _Settled:
     if not done:
-        return _voided(payment, operation, done)
+        return _voided(payment, operation, done, reason)
     amount = operation.amount_minor
     taken = _end(payment, f"{payment.id}/capture", POST_PENDING, f"{payment.id}/hold", amount)
     paid = _transfer(payment, f"{payment.id}/pay", POSTED, payment.account, PAYEE + payment.payee, amount)
-    after = replace(payment, state=CAPTURED, captured_minor=amount, version=payment.version + 1)
-    return Step(after, transfers=(taken, paid), change=Change(CAPTURED, amount))
+    return _changed(payment, "", state=CAPTURED, captured_minor=amount), (taken, paid), Change(CAPTURED, amount)
 
 
-def _voided(payment: Payment, operation: Operation, done: bool) -> Step:
+def _voided(payment: Payment, operation: Operation, done: bool, reason: str) -> _Settled:
     """Also where the provider refuses a capture or a void: the hold is gone there."""
     let_go = _end(payment, f"{payment.id}/void", VOID_PENDING, f"{payment.id}/hold", 0)
-    after = replace(payment, state=VOIDED, version=payment.version + 1)
-    return Step(after, transfers=(let_go,), change=Change(VOIDED, payment.authorised_minor, payment.reason))
+    return _changed(payment, reason, state=VOIDED), (let_go,), Change(VOIDED, payment.authorised_minor, reason)
 
 
-def _refunded(payment: Payment, operation: Operation, done: bool) -> Step:
+def _refunded(payment: Payment, operation: Operation, done: bool, reason: str) -> _Settled:
     amount, held = operation.amount_minor, f"{operation.id}/hold"
     if not done:
-        return Step(payment, transfers=(_end(payment, f"{operation.id}/keep", VOID_PENDING, held, 0),))
+        kept = _end(payment, f"{operation.id}/keep", VOID_PENDING, held, 0)
+        return replace(payment, waiting_for="", reason=reason), (kept,), None
     back = _end(payment, f"{operation.id}/back", POST_PENDING, held, amount)
     out = _transfer(payment, f"{operation.id}/out", POSTED, payment.account, CLEARING, amount)
-    after = replace(payment, refunded_minor=payment.refunded_minor + amount, version=payment.version + 1, reason="")
-    return Step(after, transfers=(back, out), change=Change(REFUNDED, amount, operation.reason))
+    after = _changed(payment, "", refunded_minor=payment.refunded_minor + amount)
+    return after, (back, out), Change(REFUNDED, amount, operation.reason)
 
 
 _SETTLED = {AUTHORISE: _authorised, CAPTURE: _captured, VOID: _voided, REFUND: _refunded}
+
+
+def _changed(payment: Payment, reason: str, **values: Any) -> Payment:
+    """The value that a new version of the receipt shows."""
+    return replace(payment, waiting_for="", reason=reason, version=payment.version + 1, **values)
 
 
 def _operation(payment: Payment, kind: str, amount_minor: int, reason: str = "") -> Operation:
