@@ -1,7 +1,8 @@
 """`make crash N=25`: kills the city with SIGKILL at random moments under load and checks what it kept.
 
-`python -m tools.crash N [--seed S] [--state DIR]`. A set of devices of its own sends packages to the running city and remembers every ACK.
-After each kill: every acknowledged package is stored once with the same bytes, every stored fact is in its log or on the way there, no entry
+`python -m tools.crash N [--seed S] [--state DIR]`. Devices, residents and a payee of its own send packages, reserve, park and transfer at the
+running city and remember every answer. After each kill: every acknowledged package, reservation and transfer is stored once and as it was
+told, no bay was promised twice, all accounts sum to zero, every stored fact is in its log or on the way there, no entry
 stands twice in a log, no bill or run twice, and ledger and logs verify. At the end the running city brings all that was acknowledged into
 the logs and anchors it, and stops clean. Exit codes: 0 all held, 1 something did not.
 """
@@ -21,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import sha256
@@ -41,9 +42,11 @@ from citykit.run import service_token_seed, socket_path
 from simulation.calendar import SLOT_S
 from simulation.neighbourhood import Neighbourhood
 from tools.crash_checks import Acknowledged, settled, violations
+from tools.crash_parking import ParkingLoad
 
 SEED = 7
-SPEED = 50_000
+SPEEDS = (50_000, 2_000, 2_000)
+"""City seconds a second: months pass in some runs; in the others a hold lives long enough to be confirmed."""
 DEVICES = 20
 _EARLY = 0.3
 """Share of kills counted from the start of the process, to hit recovery; the others are counted from the first live replay."""
@@ -89,6 +92,7 @@ class Load:
     def __init__(self, state: Path) -> None:
         self._state = state
         self._neighbourhood = Neighbourhood(SEED, None, meters=1)
+        self.parking = ParkingLoad(state.parent, SEED, self._neighbourhood)
         seeds = [sha256(f"city.crash.{number}".encode()).digest() for number in range(DEVICES)]
         self.clients = [
             Client(f"crash-{number:03d}", Ed25519Signer.from_seed(seed)) for number, seed in enumerate(seeds)
@@ -97,7 +101,7 @@ class Load:
         self.live = asyncio.Event()
 
     def acknowledged(self) -> Acknowledged:
-        return Acknowledged({client.name: client.acknowledged for client in self.clients})
+        return Acknowledged({client.name: client.acknowledged for client in self.clients}, self.parking.promises)
 
     async def run(self) -> None:
         """Goes on until cancelled; every failure of a call is a city that is away."""
@@ -107,13 +111,24 @@ class Load:
                 await self._session()
             await asyncio.sleep(0.1)
 
-    async def _session(self) -> None:
+    async def park(self) -> None:
+        """Residents and transfers, from the first start on until cancelled."""
+        while (dial := self._dial()) is None:
+            await asyncio.sleep(0.1)
+        await self.parking.run(dial)
+
+    def _dial(self) -> Callable[[str], grpc.aio.Channel] | None:
+        """Reaches the city's services as `crash`; None before the city has made its root key."""
         key = self._state / "keys" / "root"
         if not key.exists() or len(key.read_bytes()) != 32:  # noqa: PLR2004 - the root key's length
-            return
-        address = f"unix:{socket_path(self._state)}"
+            return None
         tokens = ServiceTokens(service_token_seed(key.read_bytes()), "crash")
-        dial = partial(_channel, address, tokens)
+        return partial(_channel, f"unix:{socket_path(self._state)}", tokens)
+
+    async def _session(self) -> None:
+        dial = self._dial()
+        if dial is None:
+            return
         async with dial("identity") as people, dial("metering") as meters, dial("simulation") as replay:
             if not all(client.next_slot for client in self.clients):
                 await self._register(people, meters)
@@ -172,14 +187,14 @@ def _channel(address: str, tokens: ServiceTokens, service: str) -> grpc.aio.Chan
 # --- the city under test ------------------------------------------------------------------------------
 
 
-def start(state: Path, log: Path, faults: str = "replayed,reordered,missing") -> subprocess.Popen[bytes]:
+def start(state: Path, log: Path, speed: int, faults: str = "replayed,reordered,missing") -> subprocess.Popen[bytes]:
     """A city in a process group of its own."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [
         sys.executable, "-m", "services", "run", "--synthetic", "--state", str(state), "--seed", str(SEED),
-        "--speed", str(SPEED), "--port", str(port), *(("--faults", faults) if faults else ()),
+        "--speed", str(speed), "--port", str(port), *(("--faults", faults) if faults else ()),
     ]  # fmt: skip
     with log.open("ab") as output:
         return subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True)  # noqa: S603 - our own program
@@ -199,8 +214,16 @@ async def crash(count: int, seed: int, state: Path) -> list[str]:
     source = random.Random(seed)  # noqa: S311 - reproducible on purpose
     load = Load(state)
     log = state.parent / "city.log"
+    parking = asyncio.create_task(load.park())
+    try:
+        return await _kills(count, source, load, state, log) or await _settle(state, load, log, parking)
+    finally:
+        await _end(parking)
+
+
+async def _kills(count: int, source: random.Random, load: Load, state: Path, log: Path) -> list[str]:
     for number in range(count):
-        process = start(state, log)
+        process = start(state, log, source.choice(SPEEDS))
         sending = asyncio.create_task(load.run())
         when = await _moment(process, load, source)
         early = process.poll()
@@ -210,22 +233,23 @@ async def crash(count: int, seed: int, state: Path) -> list[str]:
         found += violations(state, load.acknowledged(), proven=False)
         acknowledged = sum(len(client.acknowledged) for client in load.clients)
         print(
-            f"kill {number + 1:>3}/{count} {when}: {acknowledged} packages acknowledged, {len(found)} violations",
+            f"kill {number + 1:>3}/{count} {when}: {acknowledged} packages, {load.parking.promises} acknowledged, {len(found)} violations",
             flush=True,
         )
         if found:
             return found
-    return await _settle(state, load, log)
+    return []
 
 
-async def _settle(state: Path, load: Load, log: Path) -> list[str]:
+async def _settle(state: Path, load: Load, log: Path, parking: asyncio.Task[None]) -> list[str]:
     """A last run without faults until everything stored is in the logs and anchored, then a clean stop."""
-    process = start(state, log, faults="")
+    process = start(state, log, SPEEDS[-1], faults="")
     sending = asyncio.create_task(load.run())
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(load.live.wait(), _LIVE_WAIT_S)
     await _watch(process, 3.0)
     await _end(sending)
+    await _end(parking)
     if not await settled(state, _SETTLE_S):
         kill(process)
         return [
@@ -241,6 +265,9 @@ async def _settle(state: Path, load: Load, log: Path) -> list[str]:
         return [f"the city ended with exit code {process.returncode} after Ctrl-C"]
     if not any(client.acknowledged for client in load.clients):
         return [f"no package was ever acknowledged ({load.refused}); nothing was tested"]
+    promises = load.parking.promises
+    if not promises.transfers or not {"confirmed", "active", "ended"} & set(promises.reached.values()):
+        return [f"too little was acknowledged of {promises} ({dict(promises.refused)}); nothing was tested"]
     return list(violations(state, load.acknowledged(), proven=True))
 
 

@@ -17,6 +17,9 @@ from citykit.ledger.local import check_ledger
 from citykit.merkle_log import MerkleLog
 from citykit.package import commitment
 from services.notary.check import check_logs
+from services.payments.domain.posting import set_salt
+from tools.crash_money import money_violations, reservation_violations
+from tools.crash_parking import Promises
 
 NOTARY = "notary"
 _POLL_S = 0.1
@@ -27,27 +30,38 @@ class Facts:
     """Where a service keeps what has to come into a log.
 
     Attributes:
-        opened: SQL of (salt, content) of each fact.
+        opened: SQL of (salt, content) of each fact; of a set of transfers, the seed its salt is made from.
         all: nothing else may stand in the log.
+        salt: from what the SQL gives.
     """
 
     log: str
     service: str
     opened: str
     all: bool = True
+    salt: Callable[[bytes], bytes] = bytes
 
 
 FACTS = (
     Facts("metering.readings", "metering", "SELECT salt, content FROM packages WHERE salt != x''"),
     Facts("metering.events", "metering", "SELECT salt, document FROM facts WHERE salt != x''", all=False),
+    Facts("parking.states", "parking", "SELECT salt, content FROM packages"),
+    Facts("parking.events", "parking", "SELECT salt, document FROM documents", all=False),
+    Facts("payments.transfers", "payments", "SELECT seed, root FROM sets", salt=set_salt),
+    Facts("payments.events", "payments", "SELECT salt, document FROM receipts"),
 )
 
 
 @dataclass
 class Acknowledged:
-    """What the city said it had: device -> sequence -> hash of the package."""
+    """What the city said it had.
+
+    Attributes:
+        packages: device -> sequence -> hash, of metering's packages.
+    """
 
     packages: dict[str, dict[int, bytes]] = field(default_factory=dict)
+    promises: Promises = field(default_factory=Promises)
 
 
 def violations(state: Path, acknowledged: Acknowledged, *, proven: bool) -> Iterator[str]:
@@ -62,6 +76,12 @@ def violations(state: Path, acknowledged: Acknowledged, *, proven: bool) -> Iter
         with opened(state, "metering") as database:
             yield from _package_violations(database, acknowledged.packages)
             yield from _bill_violations(database)
+    if (state / "parking" / "parking.db").exists():
+        with opened(state, "parking") as database:
+            yield from reservation_violations(database, acknowledged.promises)
+    if (state / "payments" / "payments.db").exists():
+        with opened(state, "payments") as database:
+            yield from money_violations(database, acknowledged.promises)
     if (state / NOTARY / "notary.db").exists():
         yield from (str(finding) for finding in check_logs(state).findings)
         yield from _repeated(state)
@@ -98,7 +118,7 @@ def _log_violations(state: Path, facts: Facts) -> Iterator[str]:
     """Every stored fact is in its log or on the way there; the log holds nothing that is not stored."""
     logged = set(_entries(state, facts.log)[0])
     with opened(state, facts.service) as database:
-        known = {commitment(salt, content) for salt, content in database.execute(facts.opened)}
+        known = {commitment(facts.salt(salt), content) for salt, content in database.execute(facts.opened)}
     if facts.all and logged - known:
         yield f"the log {facts.log} holds {len(logged - known)} entries of nothing stored"
     lost = known - logged - on_the_way(state, facts)
