@@ -262,8 +262,9 @@ function showModel(view) {
   const parts = view.model ? [`Forecast by model ${view.model}`] : ["Forecast from the lot's own profile"];
   if (model) parts.push(`learnt from ${plural(model.series, "series", "series")}`, `in its backtest ${percent(model.coverage_micro["80"] ?? 0)} % came inside the 80 % band, scaled error ${((model.mase_micro.choice ?? 0) / 1e6).toFixed(2)}`);
   say("lot-model", view.expected.length ? `${parts.join(" · ")}.` : "");
-  if (!operator || !view.expected.length || byId("lot-why").childElementCount) return;
-  put("lot-why", doing("Why this forecast?", () => explain(view)));
+  if (!operator || !view.expected.length) return put("lot-why");
+  if (byId("lot-why").childElementCount) return undefined;
+  return put("lot-why", doing("Why this forecast?", () => explain(view)));
 }
 
 /** Which inputs moved the next half hour, as an operator may ask. */

@@ -10,6 +10,9 @@ import { loadPayments } from "./payments.js";
 const PATH = "/api/v1/parking/reservations";
 const MINUTE = 60;
 const OPEN = ["held", "confirming", "confirmed", "active"];
+const PRICED = ["ended", "cancelled", "no-show"];
+const BUNDLE_EVERY_S = 10;
+/** Real seconds between two tries to have the bundle before the city says that there is one. */
 const LIMIT_LEAST_MINOR = 5_000;
 const LIMIT_OVER_QUOTE = 3;
 const MANDATE_S = 7 * 86_400;
@@ -38,6 +41,7 @@ let drawn = "";
 let bundle = null;
 let access = null;
 let asked = "";
+let tried = 0;
 
 const taken = (one) => {
   const amount = money(one.amount_minor, one.currency);
@@ -47,7 +51,9 @@ const taken = (one) => {
 };
 const isOpen = (one) => OPEN.includes(one.state);
 /** Whether anything about it may still change by itself. */
-const isLive = (one) => !one.provable;
+const isLive = (one) => isOpen(one) || (PRICED.includes(one.state) && !isProven(one));
+/** The city notes what can be proven in rounds; that the bundle could be had says it as well. */
+const isProven = (one) => one.provable || (bundle !== null && shown?.id === one.id);
 const opens = (one) => access?.not_before ?? one.from_time;
 /** Whether the lock would not open yet. */
 const isEarly = (one) => one.state === "confirmed" && cityNow() < seconds(opens(one));
@@ -101,6 +107,7 @@ async function show(one) {
     bundle = null;
     access = null;
     waiting = null;
+    tried = performance.now();
     forgetCheck("parking-check");
   }
   if (waiting && waiting.state !== one.state) {
@@ -113,13 +120,17 @@ async function show(one) {
     asked = one.id;
     access = await act(`${pathOf(one)}/access`, who).catch(() => null);
   }
-  if (one.provable && !bundle) bundle = await ask(`${pathOf(one)}/bundle`, who).catch(() => null);
+  if (wantsBundle(one)) {
+    tried = performance.now();
+    bundle = await ask(`${pathOf(one)}/bundle`, who).catch(() => null);
+  }
   const key = JSON.stringify([one, Boolean(bundle), waiting?.since, lateness(), isEarly(one), access]);
   if (key === drawn) return;
   drawn = key;
   draw(one);
 }
 
+const wantsBundle = (one) => !bundle && PRICED.includes(one.state) && (one.provable || performance.now() - tried > BUNDLE_EVERY_S * 1000);
 const lateness = () => Boolean(waiting) && performance.now() - waiting.since > LOCK_WAIT_S * 1000;
 
 function draw(one) {
@@ -150,7 +161,7 @@ function waitingWords(one) {
 /** How far it has come: five steps, the present one marked. */
 function steps(one) {
   const captured = one.payment_state === "captured" || one.state === "ended" && !one.amount_minor;
-  const done = [!["held", "confirming"].includes(one.state), Boolean(one.entry_time), Boolean(one.exit_time), captured, one.provable];
+  const done = [!["held", "confirming"].includes(one.state), Boolean(one.entry_time), Boolean(one.exit_time), captured, isProven(one)];
   if (["cancelled", "no-show", "expired", "declined"].includes(one.state)) return null;
   const current = done.indexOf(false);
   const names = ["Reserved", "Opened", "Left", "Paid", "Provable"];
@@ -212,12 +223,12 @@ function priceLines() {
 }
 
 function proofActions(one) {
-  if (!one.provable) return [];
+  if (!isProven(one)) return [];
   const button = doing("Check this", () => check("parking-check", "The proof of my parking, step by step", who, `${pathOf(one)}/check`, byId("parking-check-button")), { class: "primary", id: "parking-check-button" });
   return [button, doing("Session bundle", () => save(`${pathOf(one)}/bundle`, who, "bundle.json")), doing("Trust file", () => save("/trust.json", null, "trust.json"))];
 }
 
-const provability = (one) => (!one.provable && !isOpen(one) && one.amount_minor ? el("p", { class: "small muted" }, "Its proof is ready once everything is anchored: a few seconds.") : null);
+const provability = (one) => (!isProven(one) && PRICED.includes(one.state) ? el("p", { class: "small muted" }, "Its proof is ready once everything is anchored: a few seconds.") : null);
 
 function showOthers() {
   const rest = others.filter((one) => one.id !== shown?.id).slice(0, 10);
