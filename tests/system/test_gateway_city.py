@@ -187,3 +187,67 @@ async def test_the_public_side(city: TestCity, client: httpx.AsyncClient) -> Non
     key = (await client.get("/oidc/jwks")).json()["keys"][0]
     assert (key["crv"], "d" in key) == ("Ed25519", False)
     assert (await client.get("/api/v1/neighbourhood")).json()["reason"] == "service-absent"
+
+
+LOT = {
+    "id": "bull-ring",
+    "name": "Bull Ring",
+    "operator": "City car parks",
+    "capacity": 577,
+    "latitude_e7": 524_774_000,
+    "longitude_e7": -18_936_000,
+    "open_hours": [],
+    "tariff": "bays-2016",
+    "bays": ["b-01", "b-02"],
+}
+BAYS = {
+    "id": "bays-2016", "version": 1, "currency": "GBP", "zone": "Europe/London", "valid_from": "2016-01-01", "step_minutes": 30,
+    "bands": [{"name": "day", "windows": [{"days": [0, 1, 2, 3, 4, 5, 6], "from_minute": 0, "to_minute": 1440}], "price_minor_per_step": 60}],
+    "cap_minor_per_day": 900, "overstay_minor_per_step": 150, "overstay_steps_max": 8, "no_show_minor": 200, "cancel_minor": 100,
+    "cancel_free_minutes": 60, "grace_minutes": 10, "hold_minutes": 10, "vat_basis_points": 2_000,
+}  # fmt: skip
+
+
+@pytest.fixture
+async def parking_city(tmp_path: Path) -> AsyncIterator[TestCity]:
+    services = ["identity", "metering", "parking", "payments", "notary", "gateway"]
+    async with embedded_city(tmp_path, services=services) as found:
+        people = IdentityServiceStub(found.dial("identity"))
+        for login, role in (
+            ("ada", access_pb2.ROLE_RESIDENT),
+            ("staff-operator", access_pb2.ROLE_OPERATOR),
+            ("staff-billing", access_pb2.ROLE_BILLING),
+        ):
+            await people.CreatePerson(
+                identity.CreatePersonRequest(
+                    request_id=f"person-{login}", login=login, display_name=login, roles=[role], password=PASSWORD
+                )
+            )
+        yield found
+
+
+async def test_parking_and_payments_over_the_real_services(parking_city: TestCity) -> None:
+    transport = httpx.ASGITransport(parking_city.process.services["gateway"].http)
+    async with httpx.AsyncClient(transport=transport, base_url="https://city.test") as client:
+        ada, operator, billing = [await bearer(client, who) for who in ("ada", "staff-operator", "staff-billing")]
+        key = {"Idempotency-Key": "k-1"}
+        published = await client.post("/api/v1/parking/tariffs", json={"tariff": BAYS}, headers=billing | key)
+        assert published.status_code == 201, published.text
+        registered = await client.post("/api/v1/parking/lots", json={"lots": [LOT]}, headers=operator | key)
+        assert registered.json() == {"registered": 1}, registered.text
+        lot = (await client.get("/api/v1/parking/lots")).json()["lots"][0]
+        assert (lot["lot"]["id"], lot["state"]["quality"], lot["reservable_free"]) == ("bull-ring", "unknown", 2)
+        books = (await client.get("/api/v1/payments/books")).json()
+        assert (books["sum_minor"], books["captured"]) == (0, 0)
+        assert (await client.get("/readyz")).json()["parts"]["payments"] == "ready"
+        for path in ("parking/reservations", "payments"):
+            assert (await client.get(f"/api/v1/{path}", headers=ada)).json()[path.split("/")[-1]] == []
+        gone = await client.get("/api/v1/payments/payment-nobody", headers=ada)
+        assert (gone.status_code, gone.json()["reason"]) == (404, "not-found")
+        forged = await client.post(
+            "/api/v1/payments/callbacks", content=b"{}", headers={"Provider-Signature": "t=1,v1=00"}
+        )
+        assert 400 <= forged.status_code < 500 and forged.headers["content-type"] == "application/problem+json"
+        for format in ("datex-table", "datex-status", "smart-data-models"):
+            publication = await client.get(f"/api/v1/parking/publications/{format}")
+            assert publication.status_code == 200 and "bull-ring" in publication.text
