@@ -99,8 +99,7 @@ class LocalBus:
         if not messages:
             return
         placed = [(message, self._partition(message)) for message in messages]
-        ends = await self._writer.submit(lambda connection: self._append(connection, placed))
-        self._ends.update(ends)
+        await self._writer.submit(lambda connection: self._append(connection, placed), self._ends.update)
         for message in messages:
             BUS_PUBLISHED.labels(message.topic).inc()
         await self._wake()

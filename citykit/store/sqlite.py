@@ -123,11 +123,14 @@ class SqliteStore:
             work = SqliteUnit(connection, int(self._now()), room)
             return unit(work), work.published
 
-        result, published = await self._writer.submit(run)
-        if published:
-            self._outbox_size += published
-            self.outbox_grew.set()
+        result, _ = await self._writer.submit(run, self._grown)
         return result
+
+    def _grown(self, done: tuple[Any, int]) -> None:
+        """Wakes the relay. Whoever asked for the unit may have gone away by now; its messages are there."""
+        if done[1]:
+            self._outbox_size += done[1]
+            self.outbox_grew.set()
 
     async def outbox(self, limit: int) -> Sequence[tuple[int, Message]]:
         rows = await self.read(lambda c: c.execute(select(OUTBOX).order_by(OUTBOX.c.number).limit(limit)).all())
@@ -137,9 +140,11 @@ class SqliteStore:
         if not numbers:
             return
         low, high = min(numbers), max(numbers)
-        removed = await self._writer.submit(
-            lambda c: c.execute(delete(OUTBOX).where(OUTBOX.c.number.between(low, high))).rowcount
+        await self._writer.submit(
+            lambda c: c.execute(delete(OUTBOX).where(OUTBOX.c.number.between(low, high))).rowcount, self._shrunk
         )
+
+    def _shrunk(self, removed: int) -> None:
         self._outbox_size -= removed
 
     async def outbox_size(self) -> int:

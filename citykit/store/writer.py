@@ -23,6 +23,7 @@ class _Work:
     run: Callable[[Connection], Any]
     loop: asyncio.AbstractEventLoop
     future: asyncio.Future[Any]
+    then: Callable[[Any], None] | None
     result: Any = None
     error: BaseException | None = None
 
@@ -44,8 +45,12 @@ class GroupWriter:
         self._thread = threading.Thread(target=self._serve, name=f"write-{name}", daemon=True)
         self._thread.start()
 
-    async def submit(self, run: Callable[[Connection], T]) -> T:
+    async def submit(self, run: Callable[[Connection], T], then: Callable[[T], None] | None = None) -> T:
         """Returns `run`'s result once it is durable.
+
+        Args:
+            then: called with the result on the event loop once it is durable, even when the caller was cancelled meanwhile: the unit
+                stands all the same.
 
         Raises:
             ResourceExhausted: the queue is full.
@@ -54,7 +59,7 @@ class GroupWriter:
         if self._closed:
             raise Unavailable(f"the store {self._name} is closed; nothing was changed", reason="closed")
         loop = asyncio.get_running_loop()
-        work = _Work(run, loop, loop.create_future())
+        work = _Work(run, loop, loop.create_future(), then)
         try:
             self._queue.put_nowait(work)
         except queue.Full:
@@ -154,6 +159,8 @@ def _deliver(group: list[_Work]) -> None:
 
 def _resolve(group: list[_Work]) -> None:
     for work in group:
+        if work.error is None and work.then is not None:
+            work.then(work.result)
         if work.future.cancelled():
             continue
         if work.error is not None:

@@ -113,6 +113,20 @@ async def test_what_was_stored_before_a_clean_stop_has_gone_through_outbox_and_c
     assert len(seen) == 40
 
 
+async def test_messages_of_a_caller_who_went_away_reach_the_bus(tmp_path: Path) -> None:
+    seen: list[int] = []
+    async with embedded_city(tmp_path, services=[], more={"slow": slow_consumer(seen)}) as city:
+        store = city.process.stores["slow"]
+        unit = asyncio.create_task(store.write(lambda unit: unit.publish(Message(READINGS, "k", b"x"))))
+        await asyncio.sleep(0)
+        unit.cancel()
+        await asyncio.wait({unit})
+        assert unit.cancelled()
+        await until(lambda: len(seen) == 1, "the message came through")
+        assert await store.outbox_size() == 0
+        await until(city.process.settled, "everything is settled")
+
+
 async def test_a_stop_ends_where_consumers_never_catch_up_and_the_next_start_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
