@@ -45,7 +45,7 @@ from tools.crash_checks import Acknowledged, settled, violations
 from tools.crash_parking import ParkingLoad
 
 SEED = 7
-SPEEDS = (50_000, 2_000, 2_000)
+SPEEDS = (50_000, 500, 500)
 """City seconds a second: months pass in some runs; in the others a hold lives long enough to be confirmed."""
 DEVICES = 20
 _EARLY = 0.3

@@ -87,7 +87,7 @@ def violations(state: Path, acknowledged: Acknowledged, *, proven: bool) -> Iter
         yield from _repeated(state)
         for facts in FACTS:
             if (state / facts.service / f"{facts.service}.db").exists():
-                yield from _log_violations(state, facts)
+                yield from log_violations(state, facts)
     if proven:
         yield from _unproven(state, acknowledged.packages)
 
@@ -114,7 +114,7 @@ def _bill_violations(database: sqlite3.Connection) -> Iterator[str]:
     yield from (f"contract {contract} has {count} bills for {period}" for contract, period, count in twice)
 
 
-def _log_violations(state: Path, facts: Facts) -> Iterator[str]:
+def log_violations(state: Path, facts: Facts) -> Iterator[str]:
     """Every stored fact is in its log or on the way there; the log holds nothing that is not stored."""
     logged = set(_entries(state, facts.log)[0])
     with opened(state, facts.service) as database:

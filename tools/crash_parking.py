@@ -168,7 +168,7 @@ class ParkingLoad:
     # --- parking -----------------------------------------------------------------------------------
 
     async def _park(self, login: str, residents: Residents, calls: Calls) -> None:
-        acts = _Acts(login, self._source)
+        acts = Acts(login, self._source)
         while True:
             replay = await self._asked(calls, "simulation", "GetReplay", simulation.GetReplayRequest())
             now = replay.city_time.seconds
@@ -229,7 +229,7 @@ class ParkingLoad:
                 await asyncio.sleep(_AGAIN_S)
 
 
-class _Acts:
+class Acts:
     """One resident: what comes next, with the same request until it was answered."""
 
     def __init__(self, login: str, source: random.Random) -> None:
