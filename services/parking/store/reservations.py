@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, case, delete, func, insert, or_, select, update
+from sqlalchemy import Connection, Row, bindparam, case, delete, func, or_, select, update
 
 from citykit.store.port import Unit
 from services.parking.domain.reservation import (
@@ -41,6 +41,21 @@ class Promise:
     slots: range
 
 
+_HOLDS_OF = select(func.count()).where(
+    RESERVATIONS.c.subject == bindparam("person"),
+    or_(
+        RESERVATIONS.c.state == CONFIRMING,
+        (RESERVATIONS.c.state == HELD) & (RESERVATIONS.c.hold_until >= bindparam("now")),
+    ),
+)
+_TAKEN = select(PROMISES.c.reservation).where(
+    PROMISES.c.lot == bindparam("in_lot"),
+    PROMISES.c.bay == bindparam("on_bay"),
+    PROMISES.c.slot.between(bindparam("first"), bindparam("last")),
+).limit(1)  # fmt: skip
+"""Built once: these two are on the hot path."""
+
+
 class Promised(Exception):
     """The bay is promised to somebody else in one of these quarters of an hour: to whom is in `promise`."""
 
@@ -55,7 +70,8 @@ def add(unit: Unit, one: Reservation, now: int) -> None:
     Raises:
         Promised: nothing may be kept of the unit then.
     """
-    unit.execute(insert(RESERVATIONS).values(**_values(one), made_at=now, provable=0))
+    values = {**_values(one), "made_at": now, "provable": 0}
+    unit.insert_many(RESERVATIONS, tuple(values), [tuple(values.values())])
     promise(unit, one, one.slots)
 
 
@@ -65,8 +81,8 @@ def promise(unit: Unit, one: Reservation, slots: range) -> None:
     Raises:
         Promised: nothing may be kept of the unit then.
     """
-    at = (PROMISES.c.lot == one.lot, PROMISES.c.bay == one.bay, PROMISES.c.slot.between(slots.start, slots.stop - 1))
-    if before := unit.execute(select(PROMISES.c.reservation).where(*at).limit(1)):
+    at = {"in_lot": one.lot, "on_bay": one.bay, "first": slots.start, "last": slots.stop - 1}
+    if before := unit.execute(_TAKEN, at):
         raise Promised(_promise_of(unit.connection, before[0].reservation))
     unit.insert_many(
         PROMISES, ("lot", "bay", "slot", "reservation"), [(one.lot, one.bay, slot, one.id) for slot in slots]
@@ -92,9 +108,7 @@ def get(connection: Connection, id_: str) -> Reservation | None:
 
 def open_holds(connection: Connection, subject: str, now: int) -> int:
     """Bays the person keeps without obligation."""
-    mine = (RESERVATIONS.c.subject == subject, RESERVATIONS.c.state.in_((HELD, CONFIRMING)))
-    query = select(func.count()).where(*mine, or_(RESERVATIONS.c.state == CONFIRMING, RESERVATIONS.c.hold_until >= now))
-    return int(connection.execute(query).scalar_one())
+    return int(connection.execute(_HOLDS_OF, {"person": subject, "now": now}).scalar_one())
 
 
 def holds_past(connection: Connection, now: int, limit: int) -> list[Reservation]:
