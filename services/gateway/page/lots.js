@@ -14,8 +14,8 @@ const KINDS = {
 const SOURCES = { measured: " · measured (open data, replayed)", simulated: " · simulated" };
 const WIDE = 1_000;
 const MARGIN = 70;
-const FLAT = [0.55, 0.85];
 /** Height over width that a map may have. */
+const FLAT = [0.55, 0.85];
 
 let lots = [];
 let models = [];

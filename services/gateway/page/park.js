@@ -9,13 +9,13 @@ import { openReservations, permit, reserve } from "./reservation.js";
 
 const QUARTER = 900;
 const SPOT = "spot";
-const ARRIVALS = [[0, "at once"], [3_600, "in 1 hour"], [7_200, "in 2 hours"], [21_600, "in 6 hours"], [43_200, "in 12 hours"], [86_400, "in a day"]];
+const ARRIVALS = [[0, "at once"], [3_600, "in 1 hour"], [7_200, "in 2 hours"], [21_600, "in 6 hours"], [43_200, "in 12 hours"], [64_800, "in 18 hours"]];
 const STAYS = [[30, "30 minutes"], [60, "1 hour"], [120, "2 hours"], [240, "4 hours"], [480, "8 hours"], [720, "12 hours"]];
 const WALKS = [[5, "5 minutes"], [10, "10 minutes"], [15, "15 minutes"], [30, "30 minutes"]];
-const FAST = 60;
 /** City seconds a second above which nobody could press a button in time: the demo slows down then. */
-const LEADS_S = [1, 2, 4, 8];
+const FAST = 60;
 /** Seconds from pressing a button until the city acts on it: the first that is enough. City time may fly meanwhile. */
+const LEADS_S = [1, 2, 4, 8];
 const TOO_LATE = ["arrival_time", "from_time"];
 const SHOWN = 3;
 const ASKED = 10;

@@ -11,13 +11,13 @@ const PATH = "/api/v1/parking/reservations";
 const MINUTE = 60;
 const OPEN = ["held", "confirming", "confirmed", "active"];
 const PRICED = ["ended", "cancelled", "no-show"];
-const BUNDLE_EVERY_S = 10;
 /** Real seconds between two tries to have the bundle before the city says that there is one. */
+const BUNDLE_EVERY_S = 10;
 const LIMIT_LEAST_MINOR = 5_000;
 const LIMIT_OVER_QUOTE = 3;
 const MANDATE_S = 7 * 86_400;
-const LOCK_WAIT_S = 6;
 /** Real seconds after which one is told that a lock may be offline. */
+const LOCK_WAIT_S = 6;
 
 const TAGS = { held: "held", confirming: "waiting for the provider", confirmed: "confirmed", active: "parked", ended: "over", cancelled: "cancelled", "no-show": "not used", expired: "expired", declined: "declined" };
 const WORDS = {
@@ -50,10 +50,10 @@ const taken = (one) => {
   return `${amount} is owed; waiting for the payment provider, which is asked again until it is certain.`;
 };
 const isOpen = (one) => OPEN.includes(one.state);
-/** Whether anything about it may still change by itself. */
-const isLive = (one) => isOpen(one) || (PRICED.includes(one.state) && !isProven(one));
 /** The city notes what can be proven in rounds; that the bundle could be had says it as well. */
 const isProven = (one) => one.provable || (bundle !== null && shown?.id === one.id);
+/** Whether anything about it may still change by itself. */
+const isLive = (one) => isOpen(one) || (PRICED.includes(one.state) && !isProven(one));
 const opens = (one) => access?.not_before ?? one.from_time;
 /** Whether the lock would not open yet. */
 const isEarly = (one) => one.state === "confirmed" && cityNow() < seconds(opens(one));
