@@ -10,7 +10,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from sqlalchemy import MetaData, create_engine
+from sqlalchemy import MetaData
+from sqlalchemy.dialects import sqlite
+from sqlalchemy.schema import CreateTable
 
 from citykit.bus.events import COMMITMENT
 from citykit.bus.headers import encode_headers
@@ -26,24 +28,24 @@ from tools.crash_parking import Acts, Promises
 TOLD = ("lot", "b1", 900, 4_500, 120)
 
 
-def database(path: Path, *tables: MetaData) -> sqlite3.Connection:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    engine = create_engine(f"sqlite:///{path}")
+def database(path: Path | str, *tables: MetaData) -> sqlite3.Connection:
+    """With the tables a service has, the kit's among them."""
+    connection = sqlite3.connect(path)
     for metadata in (*tables, KIT_METADATA):
-        metadata.create_all(engine)
-    engine.dispose()
-    return sqlite3.connect(path)
+        for table in metadata.sorted_tables:
+            connection.execute(str(CreateTable(table).compile(dialect=sqlite.dialect())))
+    return connection
 
 
 @pytest.fixture
-def parking(tmp_path: Path) -> Iterator[sqlite3.Connection]:
-    with closing(database(tmp_path / "parking.db", PARKING)) as connection:
+def parking() -> Iterator[sqlite3.Connection]:
+    with closing(database(":memory:", PARKING)) as connection:
         yield connection
 
 
 @pytest.fixture
-def payments(tmp_path: Path) -> Iterator[sqlite3.Connection]:
-    with closing(database(tmp_path / "payments.db", PAYMENTS)) as connection:
+def payments() -> Iterator[sqlite3.Connection]:
+    with closing(database(":memory:", PAYMENTS)) as connection:
         yield connection
 
 
@@ -142,6 +144,8 @@ def test_money_that_is_lost_changed_doubled_or_made_is_named(payments: sqlite3.C
 
 def test_a_stored_fact_is_in_its_log_or_on_the_way_there(tmp_path: Path) -> None:
     facts = next(item for item in FACTS if item.log == "parking.states")
+    for service in ("parking", "bus", "notary"):
+        (tmp_path / service).mkdir()
     contents = [(bytes([number]) * 32, b"package") for number in range(3)]
     with closing(database(tmp_path / "parking" / "parking.db", PARKING)) as store:
         for number, (salt, content) in enumerate(contents):
@@ -182,7 +186,7 @@ TOPIC = "city.parking.states.v1"
 def test_a_resident_asks_the_same_until_it_is_answered_and_goes_on_from_there() -> None:
     acts, seen = Acts("crash-01", random.Random(2)), []
     answer = SimpleNamespace(mandate="m", reservation=SimpleNamespace(id="r", state="confirmed"))
-    for _ in range(60):
+    for _ in range(300):
         service, rpc, request = acts.next(1_478_563_200)
         assert acts.next(1_478_599_999)[2] is request
         seen.append((service, rpc))
