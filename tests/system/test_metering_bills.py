@@ -10,7 +10,9 @@ import pytest
 from city.metering.v1 import metering_service_pb2 as pb
 from city.notary.v1 import notary_service_pb2 as notary
 from city.notary.v1.notary_service_pb2_grpc import NotaryServiceStub
+from city.payments.v1 import events_pb2 as payments
 from citykit import canonical, merkle
+from citykit.bus.events import cloud_event
 from citykit.errors import FailedPrecondition, InvalidArgument, NotFound, Unavailable
 from citykit.package import commitment
 from citykit.testing.polling import until
@@ -280,3 +282,45 @@ async def test_bills_come_in_pages_newest_first(tmp_path: Path) -> None:
         assert (
             await refusal(billing.CorrectBill(pb.CorrectBillRequest(request_id="v", bill=bill.id)))
         ).field == "reason"
+
+
+async def test_a_correction_asks_only_for_what_is_not_paid_yet(tmp_path: Path) -> None:
+    async with metering_city(tmp_path) as there:
+        home = device(1)
+        await there.register(home, transaction=await there.publish())
+        await there.contract(home, ADA)
+        await there.month(home, without=range(100, 140))
+        await there.bill()
+        first = (await there.stub("resident", ADA).ListBills(pb.ListBillsRequest())).bills[0]
+        event = payments.PaymentChanged(
+            payment="p-1",
+            payee="metering",
+            reference=f"bill/{first.id}",
+            change="captured",
+            amount_minor=first.total_minor,
+        )
+        for payee, change in (
+            ("metering", "authorised"),
+            ("metering", "captured"),
+            ("metering", "captured"),
+            ("parking", "captured"),
+        ):
+            told = payments.PaymentChanged(
+                **{name.name: value for name, value in event.ListFields()} | {"payee": payee, "change": change}
+            )
+            message = cloud_event(
+                topic="city.payments.events.v1", key="p-1", event=told, source="payments", id=f"{payee}-{change}", time=NOVEMBER,
+                commitment=bytes(32),
+            )  # fmt: skip
+            await there.city.bus.publish([message])
+        await there.city.settle(anchored=False)
+        due = await there.stub().GetBillDue(pb.GetBillDueRequest(bill=first.id))
+        assert (due.total_minor, due.paid) == (0, True)
+        await there.send(home.package(range(100, 140), [2_000] * 40))
+        asking = pb.CorrectBillRequest(request_id="correct", bill=first.id, reason="late readings")
+        second = (await there.stub("billing").CorrectBill(asking)).bill
+        due = await there.stub().GetBillDue(pb.GetBillDueRequest(bill=second.id))
+        assert (due.total_minor, due.paid) == (second.total_minor - first.total_minor, False)
+        assert due.total_minor > 0
+        assert (await refusal(there.stub().GetBillDue(pb.GetBillDueRequest(bill=first.id)))).reason == "bill-corrected"
+        assert (await refusal(there.stub().GetBillDue(pb.GetBillDueRequest(bill="none")))).reason == "not-found"

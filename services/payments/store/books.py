@@ -152,12 +152,6 @@ def sets_until(connection: Connection, time: int) -> int:
     return int(connection.execute(query).scalar_one())
 
 
-def first_time(connection: Connection) -> int | None:
-    """When the first set was posted."""
-    found: int | None = connection.execute(select(func.min(SETS.c.time))).scalar_one()
-    return found
-
-
 def totals(connection: Connection) -> tuple[int, int, dict[str, int]]:
     """Accounts, transfers, and debits less credits by currency."""
     c = ACCOUNTS.c
