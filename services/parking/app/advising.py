@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from zoneinfo import ZoneInfo
 
 from city.parking.v1 import parking_service_pb2 as pb
@@ -18,8 +19,8 @@ from services.parking.app.expectations import Expectations
 from services.parking.app.lots import Lots
 from services.parking.app.states import States
 from services.parking.app.tariffs import Tariffs
-from services.parking.domain.advice import Option, expected_cars, ranked, reasons, still_coming
-from services.parking.domain.availability import outlook
+from services.parking.domain.advice import Option, expected_cars, least_cost_minor, ranked, reasons, still_coming
+from services.parking.domain.availability import NO_BURDEN, Burden, outlook
 from services.parking.domain.geo import distance_m, is_near, reach_m, walk_minutes
 from services.parking.domain.lots import DAY_MINUTES, Lot, is_open
 from services.parking.domain.price import quote_minor
@@ -44,6 +45,26 @@ class Wanted:
     stay_minutes: int
     walk_max: int
     count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Near:
+    """A lot that can be advised."""
+
+    lot: Lot
+    walk_minutes: int
+    price_minor: int
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """What is the same for all lots: city time, arrival and its quarter of an hour, local weekday and minute of leaving, events."""
+
+    now: int
+    arrival: int
+    quarter: range
+    leave: tuple[int, int]
+    burdens: dict[str, Burden]
 
 
 class Sent:
@@ -94,30 +115,39 @@ class Advising:
         """
         now = unix(self.clock)
         wanted = _wanted(request, now)
-        best = ranked(self._options(wanted, now), wanted.count)
+        near = sorted(self._near(wanted), key=lambda one: (one[0], one[1].lot.id))
+        best = ranked(near, partial(self._look, self._moment(wanted, now)), wanted.count)
         for rank, option in enumerate(best):
             self.sent.add(option.lot, expected_cars(rank), wanted.arrival, now)
             self.calibration.note(option.lot.id, wanted.arrival, option.probability_milli)
         return pb.AdviseResponse(advice=[self._advice(option, wanted) for option in best])
 
-    def _options(self, wanted: Wanted, now: int) -> Iterator[Option]:
-        shares, prices = self.city_events.shares(), _Prices(self.tariffs, wanted)
-        begin, end = self._local(wanted.arrival), self._local(wanted.arrival + wanted.stay_minutes * MINUTE_S - 1)
-        reach = reach_m(wanted.walk_max)
-        quarter = slots_of(wanted.arrival, wanted.arrival + SLOT_S)
+    def _near(self, wanted: Wanted) -> Iterator[tuple[int, Near]]:
+        """Lots within the walk that are open at arrival and have a price, each with the least it costs."""
+        prices, begin, reach = _Prices(self.tariffs, wanted), self._local(wanted.arrival), reach_m(wanted.walk_max)
         for lot in self.lots.every():
             place = (lot.latitude_e7, lot.longitude_e7)
             if not is_near(wanted.place, place, reach) or not is_open(lot, *begin):
                 continue
             walk, price = walk_minutes(distance_m(wanted.place, place)), prices.of(lot.tariff)
-            if walk > wanted.walk_max or price is None:
-                continue
-            state = self.states.state(lot, now)
-            sent = self.sent.until(lot, wanted.arrival, now)
-            promised = len(lot.bays) - self.board.free(lot, quarter) if lot.bays else 0
-            ahead, events = self.expectations.ahead(lot.id, now), shares.get(lot.id, ())
-            found = outlook(lot, state, ahead, now, wanted.arrival, sent + promised, events)
-            yield Option(lot, state, found, walk, price, sent, promised, not is_open(lot, *end), now)
+            if walk <= wanted.walk_max and price is not None:
+                yield least_cost_minor(price, walk), Near(lot, walk, price)
+
+    def _moment(self, wanted: Wanted, now: int) -> Moment:
+        leave = self._local(wanted.arrival + wanted.stay_minutes * MINUTE_S - 1)
+        quarter = slots_of(wanted.arrival, wanted.arrival + SLOT_S)
+        return Moment(now, wanted.arrival, quarter, leave, self.city_events.burdens(wanted.arrival))
+
+    def _look(self, moment: Moment, near: Near) -> Option:
+        """The lot as it would be advised."""
+        lot, now = near.lot, moment.now
+        state = self.states.state(lot, now)
+        sent = self.sent.until(lot, moment.arrival, now)
+        promised = len(lot.bays) - self.board.free(lot, moment.quarter) if lot.bays else 0
+        ahead, burden = self.expectations.ahead(lot.id, now), moment.burdens.get(lot.id, NO_BURDEN)
+        found = outlook(lot, state, ahead, now, moment.arrival, sent + promised, burden)
+        closes = not is_open(lot, *moment.leave)
+        return Option(lot, state, found, near.walk_minutes, near.price_minor, sent, promised, closes, now)
 
     def _advice(self, option: Option, wanted: Wanted) -> pb.Advice:
         lot = option.lot

@@ -11,12 +11,13 @@ from citykit.errors import InvalidArgument
 from citykit.once import Once
 from citykit.store.port import Store, Unit
 from services.parking.app.lots import Lots
-from services.parking.domain.availability import EVENT_LATE_S, CityEvent, event_shares
+from services.parking.domain.availability import EVENT_LATE_S, Burden, CityEvent, burdens, is_on
 from services.parking.store import city_events as stored
 
 ADD_MAX = 100
 EVENTS_MAX = 2_000
 CARS_MAX, NAME_MAX = 100_000, 200
+KEPT_MAX = 100
 _ID = re.compile(r"[a-z0-9-]{1,64}")
 _E7 = 10_000_000
 
@@ -29,7 +30,7 @@ class CityEvents:
         self._lots = lots
         self._clock = clock
         self._events: list[CityEvent] = []
-        self._shares: dict[str, list[tuple[CityEvent, float]]] = {}
+        self._burdens: dict[tuple[str, ...], dict[str, Burden]] = {}
         self._lots_version = -1
 
     async def load(self) -> None:
@@ -61,11 +62,15 @@ class CityEvents:
         await self.load()
         return answer
 
-    def shares(self) -> dict[str, list[tuple[CityEvent, float]]]:
-        """Lot -> events within reach, with the share of their cars that it takes."""
-        if self._lots_version != self._lots.version:
-            self._shares, self._lots_version = event_shares(self._lots.every(), self._events), self._lots.version
-        return self._shares
+    def burdens(self, time: int) -> dict[str, Burden]:
+        """Lot -> what the events that are on then bring to it. What was computed for the same events is kept."""
+        if self._lots_version != self._lots.version or len(self._burdens) > KEPT_MAX:
+            self._burdens, self._lots_version = {}, self._lots.version
+        on = [event for event in self._events if is_on(event, time)]
+        key = tuple(event.id for event in on)
+        if key not in self._burdens:
+            self._burdens[key] = burdens(self._lots.every(), on)
+        return self._burdens[key]
 
 
 def _checked(event: pb.CityEvent) -> CityEvent:

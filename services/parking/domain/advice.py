@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from bisect import insort
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from heapq import nsmallest
+from typing import TypeVar
 
 from services.parking.domain.availability import Outlook
 from services.parking.domain.lots import Lot
@@ -20,6 +21,8 @@ HALF_LIFE_S = 1_800
 PROBABILITY_MIN_MILLI = 50
 MILLI = 1_000
 MINUTE_S = 60
+
+C = TypeVar("C")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +52,33 @@ class Option:
     def cost_minor(self) -> int:
         """Price, walk and the expected cost of searching on."""
         risk = SEARCH_MINOR * (MILLI - self.probability_milli) // MILLI
-        return self.price_minor + WALK_MINOR_PER_MINUTE * self.walk_minutes + risk
+        return least_cost_minor(self.price_minor, self.walk_minutes) + risk
 
 
-def ranked(options: Iterable[Option], count: int) -> list[Option]:
-    """The cheapest first; lots without a fair chance are left out; ties by the lot's id."""
-    fair = (one for one in options if one.probability_milli >= PROBABILITY_MIN_MILLI)
-    return nsmallest(count, fair, key=lambda one: (one.cost_minor, one.lot.id))
+def least_cost_minor(price_minor: int, walk: int) -> int:
+    """What a lot costs at least: there, a bay is free for sure."""
+    return price_minor + WALK_MINOR_PER_MINUTE * walk
+
+
+def ranked(candidates: Iterable[tuple[int, C]], look: Callable[[C], Option], count: int) -> list[Option]:
+    """The cheapest first; lots without a fair chance are left out; ties by the lot's id.
+
+    Args:
+        candidates: each with the least it costs, in that order: who cannot be among the best is not looked at.
+    """
+    best: list[Option] = []
+    for least, candidate in candidates:
+        if len(best) == count and least > best[-1].cost_minor:
+            break
+        option = look(candidate)
+        if option.probability_milli >= PROBABILITY_MIN_MILLI:
+            insort(best, option, key=_rank)
+            del best[count:]
+    return best
+
+
+def _rank(option: Option) -> tuple[int, str]:
+    return option.cost_minor, option.lot.id
 
 
 def expected_cars(rank: int) -> float:

@@ -70,7 +70,17 @@ class Outlook:
     events: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Burden:
+    """What events bring to one lot at a moment."""
+
+    cars: float
+    events: tuple[str, ...]
+
+
 NOTHING_KNOWN = Outlook(None)
+NO_BURDEN = Burden(0.0, ())
+_ROOT_2 = sqrt(2)
 
 
 def outlook(
@@ -80,14 +90,13 @@ def outlook(
     now: int,
     arrival: int,
     besides: float,
-    events: Sequence[tuple[CityEvent, float]] = (),
+    burden: Burden = NO_BURDEN,
 ) -> Outlook:
     """The probability that at least one bay is free at `arrival`.
 
     Args:
         ahead: forecasts of the half hours from the newest one on, in order; what was counted before it is in them already.
         besides: cars that no count and no forecast knows of: promised bays, and those just sent there.
-        events: each with the share of its cars that this lot takes.
     """
     expected, cars = at(ahead, arrival), state.shown
     if expected is not None:
@@ -97,10 +106,8 @@ def outlook(
         moved, mean, sigma = 0.0, float(cars), _blind_sigma(lot, now, arrival)
     else:
         return NOTHING_KNOWN
-    near = [(event, share) for event, share in events if is_on(event, arrival)]
-    extra = sum(event.cars * share for event, share in near)
-    mean += extra + besides
-    sigma = max(hypot(sigma, EVENT_SIGMA * extra), SIGMA_FLOOR_PERCENT / 100 * lot.capacity)
+    mean += burden.cars + besides
+    sigma = max(hypot(sigma, EVENT_SIGMA * burden.cars), SIGMA_FLOOR_PERCENT / 100 * lot.capacity)
     free = round(MILLI * _below(lot.capacity - 0.5, mean, sigma))
     return Outlook(
         min(MOST_MILLI, max(LEAST_MILLI, free)),
@@ -108,8 +115,8 @@ def outlook(
         expected is not None,
         cars is not None,
         round(moved),
-        round(extra),
-        tuple(event.name for event, _ in near),
+        round(burden.cars),
+        burden.events,
     )
 
 
@@ -121,9 +128,9 @@ def at(ahead: Sequence[Expectation], time: int) -> Expectation | None:
     return ahead[number] if 0 <= number < len(ahead) else None
 
 
-def event_shares(lots: Sequence[Lot], events: Sequence[CityEvent]) -> dict[str, list[tuple[CityEvent, float]]]:
-    """Lot -> events within reach and the share of their cars it takes: by capacity, nearer lots more."""
-    shares: dict[str, list[tuple[CityEvent, float]]] = {}
+def burdens(lots: Sequence[Lot], events: Sequence[CityEvent]) -> dict[str, Burden]:
+    """Lot -> what these events bring to it: each event's cars go to the lots in reach by capacity, to nearer ones more."""
+    found: dict[str, Burden] = {}
     for event in events:
         place = (event.latitude_e7, event.longitude_e7)
         metres = {lot.id: distance_m(place, (lot.latitude_e7, lot.longitude_e7)) for lot in lots}
@@ -132,8 +139,9 @@ def event_shares(lots: Sequence[Lot], events: Sequence[CityEvent]) -> dict[str, 
         }
         whole = sum(pull.values())
         for lot, weight in pull.items():
-            shares.setdefault(lot, []).append((event, weight / whole))
-    return shares
+            before = found.get(lot, NO_BURDEN)
+            found[lot] = Burden(before.cars + event.cars * weight / whole, (*before.events, event.name))
+    return found
 
 
 def is_on(event: CityEvent, time: int) -> bool:
@@ -159,4 +167,4 @@ def _blind_sigma(lot: Lot, now: int, arrival: int) -> float:
 
 def _below(limit: float, mean: float, sigma: float) -> float:
     """Normal distribution function."""
-    return 0.5 * (1 + erf((limit - mean) / (sigma * sqrt(2))))
+    return 0.5 * (1 + erf((limit - mean) / (sigma * _ROOT_2)))

@@ -16,8 +16,9 @@ _M_PER_DEGREE = 111_194
 
 def distance_m(a: tuple[int, int], b: tuple[int, int]) -> int:
     """Great-circle distance of two (latitude, longitude) in ten-millionths of a degree (haversine)."""
-    lat1, lon1, lat2, lon2 = (radians(value / _E7) for value in (*a, *b))
-    chord = sin((lat2 - lat1) / 2) ** 2 + cos(lat1) * cos(lat2) * sin((lon2 - lon1) / 2) ** 2
+    lat1, lat2 = radians(a[0] / _E7), radians(b[0] / _E7)
+    half_lat, half_lon = (lat2 - lat1) / 2, radians(b[1] - a[1]) / _E7 / 2
+    chord = sin(half_lat) ** 2 + cos(lat1) * cos(lat2) * sin(half_lon) ** 2
     return round(2 * EARTH_M * asin(sqrt(min(1.0, chord))))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from services.parking.app.advising import Sent
-from services.parking.domain.advice import Option, expected_cars, ranked, reasons, still_coming
+from services.parking.domain.advice import Option, expected_cars, least_cost_minor, ranked, reasons, still_coming
 from services.parking.domain.availability import Outlook
 from services.parking.domain.states import COUNTED, STALE, UNKNOWN, LotState
 from tests.unit.parking.sensing import HOUR, MINUTE, NINE, a_lot
@@ -35,8 +35,28 @@ def test_the_cheapest_comes_first_and_hopeless_lots_do_not_come() -> None:
         option("b"),
         option("a"),
     ]
-    assert [one.lot.id for one in ranked(options, 10)] == ["near", "a", "b", "dear"]
-    assert [one.lot.id for one in ranked(options, 2)] == ["near", "a"]
+    assert best(options, 10) == ["near", "a", "b", "dear"]
+    assert best(options, 2) == ["near", "a"]
+
+
+def test_who_cannot_be_among_the_best_is_not_looked_at() -> None:
+    near, far = option("near", 990, walk_minutes=1), option("far", walk_minutes=15)
+    looked = []
+
+    def look(one: Option) -> Option:
+        looked.append(one.lot.id)
+        return one
+
+    candidates = [(least_cost_minor(one.price_minor, one.walk_minutes), one) for one in (near, far)]
+    assert ranked(candidates, look, 1) == [near]
+    assert looked == ["near"]
+
+
+def best(options: list[Option], count: int) -> list[str]:
+    ordered = sorted(
+        ((least_cost_minor(one.price_minor, one.walk_minutes), one) for one in options), key=lambda one: one[0]
+    )
+    return [one.lot.id for one in ranked(ordered, lambda one: one, count)]
 
 
 def test_reasons_say_what_is_known() -> None:

@@ -10,11 +10,12 @@ import pytest
 from services.parking.domain.availability import (
     LEAST_MILLI,
     MOST_MILLI,
+    Burden,
     CityEvent,
     Expectation,
     Outlook,
     at,
-    event_shares,
+    burdens,
     is_on,
     outlook,
 )
@@ -99,26 +100,27 @@ def test_promised_bays_and_those_just_sent_there_are_counted_in() -> None:
 
 
 def test_an_event_brings_cars_and_doubt() -> None:
-    share = event_shares([LOT], [GAME])["high-street"]
-    assert share == [(GAME, 1.0)]
-    found = look(ahead=expected(90), arrival=NINE + 2 * HOUR, events=share)
+    burden = burdens([LOT], [GAME])["high-street"]
+    assert burden == Burden(100.0, ("The game",))
+    found = look(ahead=expected(90), arrival=NINE + 2 * HOUR, burden=burden)
     assert (found.event_cars, found.events, found.occupied) == (100, ("The game",), 190)
-    assert chance(ahead=expected(90), arrival=NINE + 2 * HOUR, events=share) < chance(ahead=expected(190))
+    assert chance(ahead=expected(90), arrival=NINE + 2 * HOUR, burden=burden) < chance(ahead=expected(190))
 
 
 def test_an_event_acts_from_before_it_begins_until_after_its_end() -> None:
     times = (NINE - 1, NINE, NINE + 3 * HOUR + HALF - 1, NINE + 3 * HOUR + HALF)
     assert [is_on(GAME, time) for time in times] == [False, True, True, False]
-    assert look(ahead=expected(90), arrival=NINE + 4 * HOUR - HALF, events=[(GAME, 1.0)]).event_cars == 0
 
 
 def test_an_event_s_cars_are_shared_by_the_lots_in_reach() -> None:
     near, far = a_lot("near"), a_lot("far", latitude_e7=LOT.latitude_e7 + 80_000)
     away = a_lot("away", latitude_e7=LOT.latitude_e7 + 200_000)
-    shares = event_shares([near, far, away], [GAME, replace(GAME, id="none", latitude_e7=0)])
-    assert sorted(shares) == ["far", "near"]
-    assert shares["near"][0][1] > shares["far"][0][1]
-    assert shares["near"][0][1] + shares["far"][0][1] == pytest.approx(1)
+    found = burdens([near, far, away], [GAME, replace(GAME, id="none", latitude_e7=0)])
+    assert sorted(found) == ["far", "near"]
+    assert found["near"].cars > found["far"].cars
+    assert found["near"].cars + found["far"].cars == pytest.approx(100)
+    both = burdens([near], [GAME, replace(GAME, name="A fair", cars=7)])["near"]
+    assert both == Burden(107.0, ("The game", "A fair"))
 
 
 def test_the_forecast_of_a_moment_is_its_half_hour_s() -> None:
