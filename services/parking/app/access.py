@@ -70,10 +70,15 @@ class Keys:
         await self.load()
 
     def jws(self, claims: dict[str, object]) -> str:
-        """The claims as a compact JWS (RFC 7515)."""
-        header = canonical.encode({"alg": ALGORITHM, "kid": self.kid, "typ": KIND})
-        signed = f"{_text(header)}.{_text(canonical.encode(claims))}"
-        return f"{signed}.{_text(self.signer.sign(signed.encode()))}"
+        """The claims as an access document."""
+        return signed(self.signer, self.kid, claims)
+
+
+def signed(signer: Es256Signer, kid: str, claims: dict[str, object]) -> str:
+    """The claims as a compact JWS (RFC 7515)."""
+    header = canonical.encode({"alg": ALGORITHM, "kid": kid, "typ": KIND})
+    content = f"{_text(header)}.{_text(canonical.encode(claims))}"
+    return f"{content}.{_text(signer.sign(content.encode()))}"
 
 
 @dataclass(frozen=True)
