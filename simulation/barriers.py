@@ -62,12 +62,13 @@ class Barriers:
         service = ParkingServiceStub(channel)
         while True:
             try:
-                await self._round(service)
+                await self.round(service)
             except grpc.aio.AioRpcError as error:
                 self.did[f"city away: {error.code().name.lower()}"] += 1
             await asyncio.sleep(_EVERY_S)
 
-    async def _round(self, service: Any) -> None:
+    async def round(self, service: Any) -> None:
+        """Once over all of them."""
         if self._rounds % _LEARN_EVERY == 0:
             answer = await service.ListAccessKeys(parking.ListAccessKeysRequest())
             for lock in self._locks.values():
