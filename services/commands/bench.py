@@ -13,7 +13,7 @@ from typing import Any
 
 from citykit.errors import NotFound
 
-BENCHED = ("metering", "notary", "payments")
+BENCHED = ("metering", "parking", "notary", "payments")
 Figure = dict[str, Any]
 
 
