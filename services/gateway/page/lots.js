@@ -99,7 +99,7 @@ function drawAll() {
   put("band-legend",
     el("li", {}, sample("line came", "M1 8H15"), "What was counted"),
     el("li", {}, sample("line expected", "M1 8H15"), "Forecast"),
-    el("li", {}, sample("band", "M1 3H15V13H1Z"), "80 % band"));
+    el("li", { id: "band-sample" }, sample("band", "M1 3H15V13H1Z"), "80 % band"));
 }
 
 const sample = (look, path) => svg("svg", { viewBox: "0 0 16 16", width: 16, height: 16, "aria-hidden": "true" }, svg("path", { class: look, d: path }));
@@ -235,6 +235,7 @@ function showForecast(view) {
   byId("band-legend").hidden = !view.expected.length;
   if (!view.expected.length) return byId("lot-chart").replaceChildren(empty("No forecast for this lot now: none is known yet, or its series is too short, stuck or silent."));
   const points = view.expected.map((one) => ({ time: seconds(one.time), value: one.occupied, low: one.low, high: one.high, came: one.came < 0 ? null : one.came }));
+  byId("band-sample").hidden = points.every((point) => point.low === point.high);
   return bandChart(byId("lot-chart"), points, chartOf(view.lot));
 }
 
