@@ -51,6 +51,8 @@ NOW = 1_478_595_600
 PEOPLE = 4_000
 FULL, TOO_MANY = "lot-full", "too-many-holds"
 DECISIONS = 1_000
+ASKED, LOTS_ASKED, EVENTS = 2_000, 500, 20
+CENTRE = (524_800_000, -19_000_000)
 Figure = dict[str, Any]
 
 
