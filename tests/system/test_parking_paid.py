@@ -40,7 +40,7 @@ async def paid_city(state: Path) -> AsyncIterator[ParkingCity]:
             await stub.ReceiveCallback(payments.ReceiveCallbackRequest(body=body, signature=signature))
 
     async with SandboxProvider(seed=1, secret=SECRET, callback=callback) as provider:
-        settings = replace(payments_settings(state, provider), identity=identity_settings().identity)
+        settings = replace(payments_settings(state, provider, 0.05), identity=identity_settings().identity)
         services = ("identity", "parking", "payments", "notary")
         async with embedded_city(state, services=services, start=NINE, settings=settings) as city:
             running.append(city)
