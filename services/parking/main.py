@@ -103,8 +103,8 @@ def build(ctx: Context) -> Service:
         await look_again()
 
     async def stop() -> None:
-        await calibration.work()
         ingest.close()
+        await calibration.work()
 
     return Service(
         name="parking",

@@ -58,8 +58,8 @@ class Calibration:
         self._worked_at = now
 
     async def get(self) -> pb.GetCalibrationResponse:
-        """The bins that have any advice, and the Brier score."""
-        tallies = await self._store.read(stored.tallies)
+        """The bins that have any advice, the Brier score, and what of it is in the log."""
+        tallies, (document, salt) = await self._store.read(lambda c: (stored.tallies(c), stored.newest_day(c)))
         return pb.GetCalibrationResponse(
             bins=[
                 pb.CalibrationBin(
@@ -72,6 +72,8 @@ class Calibration:
             ],
             advices=sum(one.advices for one in tallies),
             brier_micro=brier_micro(tallies),
+            published_json=document,
+            salt=salt,
         )
 
     def _unit(self, unit: Unit, rows: list[tuple[str, int, int, int]], now: int) -> None:

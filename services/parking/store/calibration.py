@@ -63,6 +63,15 @@ def is_published(connection: Connection, day: str) -> bool:
     return connection.execute(query).one_or_none() is not None
 
 
+def newest_day(connection: Connection) -> tuple[bytes, bytes]:
+    """(document, salt) of the last day that was published; empty before the first."""
+    query = (
+        select(CALIBRATION_DAYS.c.document, CALIBRATION_DAYS.c.salt).order_by(CALIBRATION_DAYS.c.day.desc()).limit(1)
+    )
+    row = connection.execute(query).one_or_none()
+    return (bytes(row.document), bytes(row.salt)) if row is not None else (b"", b"")
+
+
 def add_day(unit: Unit, day: str, document: bytes, salt: bytes) -> None:
     """Keeps the opening of a day's calibration."""
     unit.execute(insert(CALIBRATION_DAYS).values(day=day, document=document, salt=salt))

@@ -60,7 +60,8 @@ async def test_what_was_said_is_scored_once_its_half_hour_was_counted(tmp_path: 
         it.calibration.note("high-street", NINE + HALF, 200)
         await it.calibration.work()
         assert await it.said() == [("high-street", NINE, 900, 3), ("high-street", NINE + HALF, 200, 1)]
-        assert (await it.calibration.get()).advices == 0
+        nothing = await it.calibration.get()
+        assert (nothing.advices, nothing.published_json, nothing.salt) == (0, b"", b"")
         found.advance(2 * HOUR)
         await found.send(Sensor("s-1").package((NINE + 1_500, 150), (NINE + HALF + 1_500, 200)))
         await it.calibration.work()
@@ -113,7 +114,9 @@ async def test_a_day_is_published_once_with_what_it_commits_to(tmp_path: Path) -
         for message, row in zip(told, rows, strict=True):
             content = b"city.commitment.v1\n" + row.salt + row.document
             assert message.headers["commitment"] == hashlib.sha256(content).digest()
-        document = canonical.decode(rows[-1].document)
+        answer = await it.calibration.get()
+        assert (answer.published_json, answer.salt) == (rows[-1].document, rows[-1].salt)
+        document = canonical.decode(answer.published_json)
         assert document["format"] == "city.calibration.v1"
         assert document["bins"] == [{"advices": 1, "came_milli": 1_000, "from_milli": 900, "said_milli": 950}]
 

@@ -722,9 +722,14 @@ class GetCalibrationResponse(google.protobuf.message.Message):
     BINS_FIELD_NUMBER: builtins.int
     ADVICES_FIELD_NUMBER: builtins.int
     BRIER_MICRO_FIELD_NUMBER: builtins.int
+    PUBLISHED_JSON_FIELD_NUMBER: builtins.int
+    SALT_FIELD_NUMBER: builtins.int
     advices: builtins.int
     brier_micro: builtins.int
     """Mean square of said less came (Brier 1950), millionths."""
+    published_json: builtins.bytes
+    """The newest day's document in the log parking.events, and the salt of its commitment; empty before the first."""
+    salt: builtins.bytes
     @property
     def bins(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___CalibrationBin]: ...
     def __init__(
@@ -733,8 +738,10 @@ class GetCalibrationResponse(google.protobuf.message.Message):
         bins: collections.abc.Iterable[Global___CalibrationBin] | None = ...,
         advices: builtins.int = ...,
         brier_micro: builtins.int = ...,
+        published_json: builtins.bytes = ...,
+        salt: builtins.bytes = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["advices", b"advices", "bins", b"bins", "brier_micro", b"brier_micro"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["advices", b"advices", "bins", b"bins", "brier_micro", b"brier_micro", "published_json", b"published_json", "salt", b"salt"]) -> None: ...
 
 Global___GetCalibrationResponse: typing_extensions.TypeAlias = GetCalibrationResponse
 
