@@ -101,7 +101,7 @@ class Bootstrap:
         await self._parking.run()
 
     async def _people(self) -> None:
-        logins = _demo_logins(self._logins)
+        logins = demo_logins(self._logins)
         for who, (login, role) in PEOPLE.items():
             request = identity.CreatePersonRequest(
                 request_id=f"demo-person-{login}",
@@ -159,7 +159,7 @@ class Bootstrap:
         return answer.subject
 
 
-def _demo_logins(path: Path) -> dict[str, dict[str, str]]:
+def demo_logins(path: Path) -> dict[str, dict[str, str]]:
     """Logins of the demo with passwords made when first needed, readable by the owner only."""
     stored: dict[str, dict[str, str]] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     missing = {who: login for who, (login, _) in PEOPLE.items() if who not in stored}

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,6 +29,7 @@ from services.demo.serving import serving
 from services.demo.summary import Summary, memory_watch, write_summary
 from simulation.car_parks import CarParks
 from simulation.neighbourhood import Neighbourhood
+from tests.system.visitor import Visitor
 
 SEED = 7
 CITY = Neighbourhood(SEED, None, meters=40)
@@ -60,26 +61,49 @@ def options(
     )
 
 
-async def run(chosen: Options, enough: Callable[[Summary], bool] | None = None) -> Summary:
-    """Runs a demo until its time is over, or until there is enough."""
+async def run(chosen: Options, meanwhile: Callable[[Summary], Awaitable[None]] | None = None) -> Summary:
+    """Runs a demo until its time is over, or until what is done meanwhile is done."""
     summary, stopping = Summary(), asyncio.Event()
     async with memory_watch(summary):
         city = asyncio.create_task(DemoCity(chosen, Bars(None, None), summary).run(stopping))
-        if enough is not None:
-            await until(lambda: city.done() or enough(summary), "enough of the demo", limit_s=120)
+        if meanwhile is not None:
+            doing = asyncio.ensure_future(meanwhile(summary))
+            await asyncio.wait({city, doing}, return_when=asyncio.FIRST_COMPLETED)
             stopping.set()
+            await city
+            await doing
         await city
     return summary
 
 
 @pytest.fixture(scope="module")
 def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A city that ran once, with faults, until somebody had parked and paid."""
-    folder = tmp_path_factory.mktemp("city")
-    chosen = options(folder, for_s=110, faults=("forged", "replayed", "missing", "skew"), speed=3_600)
-    summary = asyncio.run(run(chosen, lambda summary: summary.proofs_checked == 3))
+    """A city that ran once, with faults, until the visitor and a simulated resident had parked and paid."""
+    folder, port = tmp_path_factory.mktemp("city"), free_port()
+    faults = ("forged", "replayed", "missing", "skew")
+
+    async def meanwhile(summary: Summary) -> None:
+        visitor = Visitor(port)
+        reservation, check = await visitor.park()
+        await until(lambda: summary.proofs_checked == 3, "bill, session and statement checked", limit_s=90)
+        seen = {"reservation": reservation, "check": check, "speeds": sorted(visitor.speeds)}
+        (folder / "visitor.json").write_text(json.dumps(seen), encoding="utf-8")
+
+    summary = asyncio.run(run(options(folder, for_s=150, faults=faults, port=port, speed=3_600), meanwhile))
     write_summary(summary, folder / "summary.json")
     return folder
+
+
+def test_the_visitor_finds_reserves_unlocks_leaves_pays_and_checks(state: Path) -> None:
+    seen = json.loads((state / "visitor.json").read_text(encoding="utf-8"))
+    one = seen["reservation"]
+    assert (one["state"], one["payment_state"], one["provable"]) == ("ended", "captured", True)
+    assert 0 < one["amount_minor"] == one["quote_minor"]
+    assert seen["check"]["ok"] is True
+    assert {"reservation", "access", "passages", "price", "receipts"} <= {
+        step["step"] for step in seen["check"]["steps"]
+    }
+    assert seen["speeds"][0] == 60
 
 
 def test_one_run_ends_in_a_bill_that_the_verifier_accepts(state: Path) -> None:
