@@ -52,6 +52,7 @@ class Expectations:
         self._past: dict[str, dict[int, Expectation]] = {}
         self._asked_at = 0
         self._asked_for: frozenset[str] = frozenset()
+        self._away = False
 
     def ahead(self, lot: str, now: int) -> Sequence[Expectation]:
         """Forecasts from the half hour they were made in; none where they are too old."""
@@ -75,8 +76,11 @@ class Expectations:
         try:
             answers = await self._ask([f"parking/{name}" for name in names])
         except grpc.aio.AioRpcError as error:
-            self._log.warning("forecasting-away", extra={"fields": {"code": error.code().name}})
+            if not self._away:
+                self._log.warning("forecasting-away", extra={"fields": {"code": error.code().name}})
+            self._away = True
             return
+        self._away = False
         self._asked_at, self._asked_for = now, frozenset(names)
         for answer in answers:
             self._take(answer, now // HALF_HOUR_S * HALF_HOUR_S)
