@@ -279,7 +279,7 @@ def test_the_login_page_is_readable_and_needs_no_script(site: Site, visit: Open)
         seen = visit(f"{site[0]}/oidc/authorize?{asked}", 390, scheme)
         measured = seen.page.evaluate(LOOKS)
         assert [item for item in measured if item["ratio"] < item["least"]] == []
-        assert seen.page.evaluate("document.activeElement.id") == "login"
+        expect(seen.page.locator("#login")).to_be_focused()
         assert seen.page.locator("script").count() == 0
         assert seen.errors == []
 
