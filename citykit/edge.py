@@ -6,6 +6,7 @@ import os
 import time
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -63,16 +64,28 @@ def _read_detail(found: errors.CityError, detail: Any) -> None:
 
 def status_of(error: errors.CityError) -> status_pb2.Status:
     """The `google.rpc.Status` of a domain error: ErrorInfo, and BadRequest or RetryInfo where they say more."""
-    status = status_pb2.Status(code=code_pb2.Code.Value(error.code.name), message=error.message)
-    status.details.add().Pack(error_details_pb2.ErrorInfo(reason=error.reason, domain=_DOMAIN))
-    if error.field is not None:
-        violation = error_details_pb2.BadRequest.FieldViolation(field=error.field, description=error.message)
+    return _status(error.code, error.message, error.reason, error.field, error.retry_after_s)
+
+
+def _status(
+    code: grpc.StatusCode, message: str, reason: str, field: str | None, retry_after_s: float | None
+) -> status_pb2.Status:
+    status = status_pb2.Status(code=code_pb2.Code.Value(code.name), message=message)
+    status.details.add().Pack(error_details_pb2.ErrorInfo(reason=reason, domain=_DOMAIN))
+    if field is not None:
+        violation = error_details_pb2.BadRequest.FieldViolation(field=field, description=message)
         status.details.add().Pack(error_details_pb2.BadRequest(field_violations=[violation]))
-    if error.retry_after_s is not None:
-        nanos = round(error.retry_after_s * 1e9)
+    if retry_after_s is not None:
+        nanos = round(retry_after_s * 1e9)
         delay = Duration(seconds=nanos // 10**9, nanos=nanos % 10**9)
         status.details.add().Pack(error_details_pb2.RetryInfo(retry_delay=delay))
     return status
+
+
+@lru_cache(maxsize=1_024)
+def _told(code: grpc.StatusCode, message: str, reason: str, field: str | None, retry_after_s: float | None) -> Any:
+    """The gRPC status of an error; the same refusal is told again and again."""
+    return rpc_status.to_status(_status(code, message, reason, field, retry_after_s))
 
 
 class EdgeInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # not generic at run time
@@ -154,7 +167,7 @@ class _Watch:
         if not isinstance(error, errors.CityError):
             error = self._failed(error)
         self._code = error.code
-        status = rpc_status.to_status(status_of(error))
+        status = _told(error.code, error.message, error.reason, error.field, error.retry_after_s)
         context.set_trailing_metadata(status.trailing_metadata)
         await context.abort(status.code, status.details)
 

@@ -108,6 +108,7 @@ class ParkingServer(ParkingServiceServicer):
     async def Hold(self, request: pb.HoldRequest, context: Any) -> pb.HoldResponse:
         once = Once.of(request, pb.HoldResponse)
         wanted = Wanted(request.lot, request.from_time.seconds, request.to_time.seconds, request.plate)
+        self._parts.holds.refuse_full(once, wanted)
         return await _whole(self._parts.holds.hold(once, caller().subject, wanted))
 
     async def Confirm(self, request: pb.ConfirmRequest, context: Any) -> pb.ConfirmResponse:

@@ -27,7 +27,7 @@ from services.parking.app.tariffs import Permits, Tariffs
 from services.parking.app.views import Views, message
 from services.parking.domain.lots import Lot
 from services.parking.domain.price import Line, quote_lines, total
-from services.parking.domain.reservation import SLOT_S, Reservation, require_span
+from services.parking.domain.reservation import SLOT_S, SPAN_MAX_S, Reservation, require_span
 from services.parking.domain.tariff import Tariff
 from services.parking.store import reservations
 from services.parking.store.reservations import Promised
@@ -35,6 +35,7 @@ from services.parking.store.reservations import Promised
 HOLDS_MAX = 5
 """Bays one person may keep at once without obligation."""
 PLATE_MAX = 20
+SLOTS_MAX = SPAN_MAX_S // SLOT_S
 TRIES = 5
 _NOT_PLATE = re.compile(r"[^0-9A-Z]")
 
@@ -66,6 +67,19 @@ class Holds:
     randomness: Randomness
     zone: str
     plate_key: bytes = field(repr=False)
+
+    def refuse_full(self, once: Once[pb.HoldResponse], wanted: Wanted) -> None:
+        """Before anything else is done: where no bay is free and the request is new, that is the answer.
+
+        Raises:
+            FailedPrecondition (`lot-full`).
+        """
+        lot = self.lot_of(wanted.lot)
+        slots = range(wanted.from_time // SLOT_S, wanted.to_time // SLOT_S)
+        if lot is None or not lot.bays or not 0 < len(slots) <= SLOTS_MAX or self.remembered.known(once.request_id):
+            return
+        if self.board.propose(lot, slots, unix(self.clock)) is None:
+            raise full(lot)
 
     async def hold(self, once: Once[pb.HoldResponse], subject: str, wanted: Wanted) -> pb.HoldResponse:
         """A bay for some minutes.
