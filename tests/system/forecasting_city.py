@@ -29,10 +29,15 @@ SERVICES = ("forecasting", "notary")
 
 def occupied(lot: int, slot: int, noise: random.Random) -> int:
     """A car park's day by London's clock, which goes back in the fourth week: empty at night, full at noon, less at weekends."""
-    local = datetime.fromtimestamp(START + slot * SLOT, LONDON)
-    day, place = local.weekday(), 2 * local.hour + local.minute // 30
+    day, place = datetime.fromtimestamp(START + slot * SLOT, LONDON).weekday(), place_of(slot)
     shape = max(0.0, math.sin(math.pi * (place - 14) / 24)) if 14 <= place <= 38 else 0.0
     return max(0, round(min(500, 40 + (300 + 20 * lot) * shape * (0.5 if day > 4 else 1.0) + noise.gauss(0, 8))))
+
+
+def place_of(slot: int) -> int:
+    """Half hour of the day on London's clock."""
+    local = datetime.fromtimestamp(START + slot * SLOT, LONDON)
+    return 2 * local.hour + local.minute // 30
 
 
 def one(slot: int, value: int, capacity: int = 500) -> pb.Observation:

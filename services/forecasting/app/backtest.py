@@ -41,6 +41,7 @@ class Run:
         forecasts: by backend, and the choice: shape (O, S, H); NaN where a backend had nothing to say.
         halves: by backend, level: half widths of the bands, shape (O, S, H); NaN before there is any calibration.
         scale: shape (O, S): mean absolute seasonal error of the data before each origin.
+        weights: per origin and bucket, the shares (K, S) of the choice.
         alphas: per bucket, the level the choice's bands ask for after the newest origin.
     """
 
@@ -53,6 +54,7 @@ class Run:
     forecasts: dict[str, Floats] = field(default_factory=dict)
     halves: dict[str, dict[int, Floats]] = field(default_factory=dict)
     costs: dict[str, Cost] = field(default_factory=dict)
+    weights: list[list[Floats]] = field(default_factory=list)
     alphas: list[Adaptive] = field(default_factory=list)
 
 
@@ -79,15 +81,16 @@ def backtest(
 
 
 def _rolled(seen: Panel, stuck_at: Bools, run: Run, name: str, report: Report) -> Floats:
-    """One backend's forecasts from every origin; trained anew once a season."""
+    """One backend's forecasts from every origin; trained anew once a season, and always at the first origin that is scored."""
     every, cost, rows = training_interval(run.origins.all, seen.grid.season), run.costs[name], []
     forecaster: Forecaster | None = None
     trained: int | None = None
     for number, origin in enumerate(run.origins.all):
         report(f"origins, {name}", number + 1, len(run.origins.all))
-        if trained is None or origin - trained >= every:
+        turn = (origin - run.origins.test[0]) // every
+        if turn != trained:
             began = time.process_time()
-            forecaster, trained = BACKENDS[name].forecaster(seen, origin, run.horizon, every), origin
+            forecaster, trained = BACKENDS[name].forecaster(seen, origin, run.horizon, every), turn
             cost.train_s += time.process_time() - began
         began = time.process_time()
         rows.append(_forecast(forecaster, seen, stuck_at, origin, run))
@@ -108,30 +111,51 @@ def _chosen(run: Run) -> Floats:
     stacked = np.stack([run.forecasts[name] for name in run.names])
     errors = stacked - run.truth[None]
     chosen = np.full(run.truth.shape, np.nan)
-    began = time.process_time()
-    found: list[Floats | None] = [None for _ in buckets(run.horizon)]
+    began, parts = time.process_time(), buckets(run.horizon)
+    before: list[Floats | None] = [None for _ in parts]
     for number in range(len(run.origins.all)):
         past = known_before(run.origins.all, number, run.horizon, WINDOW)
-        for at, steps in enumerate(buckets(run.horizon)):
-            weights = shares(errors[:, past][..., steps], run.scale[number], found[at])
-            found[at] = weights if past else None
+        found = [
+            shares(errors[:, past][..., steps], run.scale[number], worth(run), start)
+            for steps, start in zip(parts, before, strict=True)
+        ]
+        for steps, weights in zip(parts, found, strict=True):
             chosen[number][:, steps] = combined(stacked[:, number][..., steps], weights)
+        run.weights.append(found)
+        before = [*found] if past else before
     run.costs[CHOICE].predict_s += time.process_time() - began
     return chosen
+
+
+def worth(run: Run) -> float:
+    """Of one origin as evidence: origins closer than a horizon forecast some of the same slots."""
+    origins = run.origins.all
+    apart = (origins[-1] - origins[0]) / max(1, len(origins) - 1)
+    return min(1.0, apart / run.horizon) if len(origins) > 1 else 1.0
+
+
+def refitted(run: Run, past: list[int], weights: list[Floats]) -> Floats:
+    """Shape (len(past), S, H): errors the choice would have made with these shares. What it did make tells of shares it no longer has."""
+    errors = np.empty((len(past), *run.truth.shape[1:]))
+    stacked = np.stack([run.forecasts[name][past] for name in run.names])
+    for steps, share in zip(buckets(run.horizon), weights, strict=True):
+        errors[..., steps] = combined(stacked[..., steps], share) - run.truth[past][..., steps]
+    return errors
 
 
 def _bands(run: Run, name: str) -> dict[int, Floats]:
     """Half widths at each origin, learning from the bands that went before."""
     errors = run.forecasts[name] - run.truth
     halves = {level: np.full(run.truth.shape, np.nan) for level in LEVELS}
-    state = [Adaptive(len(run.panel.names)) for _ in buckets(run.horizon)]
+    state = [Adaptive(len(run.panel.names), worth(run)) for _ in buckets(run.horizon)]
     learnt = 0
     for number in range(len(run.origins.all)):
         past = known_before(run.origins.all, number, run.horizon, WINDOW)
         if not past:
             continue
         learnt = _learn(state, errors, halves, range(learnt, past[-1] + 1))
-        bands = calibrate(run, errors, past, state)
+        known = refitted(run, past, run.weights[number]) if name == CHOICE else errors[past]
+        bands = calibrate(run, known, past, state)
         for level in LEVELS:
             halves[level][number] = bands.halves(level, places(run, [number])[0])
     if name == CHOICE:
@@ -154,14 +178,14 @@ class Bands:
 
 
 def calibrate(run: Run, errors: Floats, past: list[int], state: list[Adaptive]) -> Bands:
-    """The bands that the errors of the origins `past` ask for."""
+    """The bands that the errors (P, S, H) of the origins `past` ask for."""
     at = places(run, past)
-    scale = scales(errors[past], at, run.panel.grid.day)
-    scores = np.abs(errors[past]) / np.stack([scale[:, row] for row in at])
-    levels = recent_levels(np.nanmean(scores, axis=2))
+    scale = scales(errors, at, run.panel.grid.day)
+    scores = np.abs(errors) / np.stack([scale[:, row] for row in at])
+    levels = recent_levels(np.nanmean(scores, axis=2), worth(run))
     scores /= levels[:-1, :, None]
     found = [
-        score_quantiles(scores[..., steps], [adaptive.alpha(level) for level in LEVELS])
+        score_quantiles(scores[..., steps], [adaptive.alpha(level) for level in LEVELS], worth(run))
         for steps, adaptive in zip(buckets(run.horizon), state, strict=True)
     ]
     reach = {level: np.stack([bucket[k] for bucket in found], axis=1) for k, level in enumerate(LEVELS)}

@@ -13,7 +13,7 @@ from services.forecasting.app.panel import Floats
 
 EVIDENCE = 40.0
 """Origins after which a series' own errors weigh as much as those of all series together."""
-RIDGE = 0.3
+RIDGE = 1.0
 """Origins' worth of pull towards equal shares."""
 FIRST_STEPS, NEXT_STEPS = 150, 40
 """Of the gradient: from equal shares, and from shares found before."""
@@ -32,12 +32,13 @@ def buckets(horizon: int) -> list[slice]:
     return [slice(low, high) for low, high in zip(edges, [*edges[1:], horizon], strict=True)]
 
 
-def shares(errors: Floats, scale: Floats, start: Floats | None = None) -> Floats:
+def shares(errors: Floats, scale: Floats, worth: float = 1.0, start: Floats | None = None) -> Floats:
     """Shape (K, S) of errors (K, O, S, B): K models, O past origins, S series, B steps of one bucket.
 
     Args:
         errors: forecast less truth; NaN where the truth is missing; a model that is NaN throughout gets no share.
         scale: shape (S,), so that series weigh alike.
+        worth: of one origin as evidence: less than one where what is forecast from one overlaps with the next.
         start: shares found before, (K, S), to go on from.
     """
     models, origins, series, steps = errors.shape
@@ -47,20 +48,20 @@ def shares(errors: Floats, scale: Floats, start: Floats | None = None) -> Floats
     thinned = errors[able][..., :: -(-steps // THIN)] / np.where(scale > 0, scale, 1.0)[None, None, :, None]
     begun = None if start is None or not (start[able] > 0).all() else start[able].T
     found = np.zeros((models, series))
-    found[able] = _simplex(thinned, begun).T
+    found[able] = _simplex(thinned, worth, begun).T
     return found
 
 
-def _simplex(errors: Floats, start: Floats | None) -> Floats:
+def _simplex(errors: Floats, worth: float, start: Floats | None) -> Floats:
     """Shape (S, K): the shares of the able models."""
     models, origins, series, _ = errors.shape
     whole = np.logical_not(np.isnan(errors).any(axis=0))
     known = np.ascontiguousarray(np.where(whole[None], errors, 0.0).transpose(2, 0, 1, 3).reshape(series, models, -1))
     count = whole.sum(axis=(0, 2))
-    seen = whole.any(axis=2).sum(axis=0)
+    seen = worth * whole.any(axis=2).sum(axis=0)
     own = (seen / (seen + EVIDENCE))[:, None]
     size = np.abs(known).sum() / models / max(1, count.sum()) + 1e-12
-    pull = RIDGE / (origins + RIDGE) * size * models
+    pull = RIDGE / (worth * origins + RIDGE) * size * models
     weights = np.full((series, models), 1.0 / models) if start is None else start / start.sum(axis=1, keepdims=True)
     for step in range(FIRST_STEPS if start is None else NEXT_STEPS):
         side = np.sign(np.matmul(weights[:, None, :], known)[:, 0])
@@ -75,11 +76,12 @@ def _simplex(errors: Floats, start: Floats | None) -> Floats:
 
 
 def combined(forecasts: Floats, weights: Floats) -> Floats:
-    """Shape (S, B) of forecasts (K, S, B) and shares (K, S). A model that has no forecast leaves its share to the others."""
+    """Shape (..., S, B) of forecasts (K, ..., S, B) and shares (K, S). A model that has no forecast leaves its share to the others."""
     able = np.logical_not(np.isnan(forecasts))
     known = np.where(able, forecasts, 0.0)
-    heavy = weights[:, :, None] * able
+    between = (1,) * (forecasts.ndim - 3)
+    heavy = weights.reshape(len(weights), *between, -1, 1) * able
     total = heavy.sum(axis=0)
     mean = known.sum(axis=0) / np.maximum(able.sum(axis=0), 1)
     weighted: Floats = np.where(total > 0, (known * heavy).sum(axis=0) / np.where(total > 0, total, 1.0), mean)
-    return weighted
+    return np.where(able.any(axis=0), weighted, np.nan)

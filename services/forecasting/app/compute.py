@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from services.forecasting.app import model as kept
-from services.forecasting.app.backtest import CHOICE, Bands, Run, backtest, calibrate
+from services.forecasting.app.backtest import CHOICE, Bands, Run, backtest, calibrate, refitted, worth
 from services.forecasting.app.combination import buckets, combined, shares
 from services.forecasting.app.intervals import LEVELS, WINDOW
 from services.forecasting.app.model import CURVES, Block, Model
@@ -58,7 +58,8 @@ def train(snapshot: Snapshot, backends: tuple[str, ...], until: int, folder: Pat
     run = _tried(panel, backends)
     seen, _ = learnable(panel)
     forecasters = {name: BACKENDS[name].forecaster(seen, seen.length, HORIZON, until) for name in backends}
-    block = Block(snapshot.names, panel.first, forecasters, _weights(run, panel, backends), _bands(run))
+    weights = _weights(run, panel, backends)
+    block = Block(snapshot.names, panel.first, forecasters, weights, _bands(run, weights))
     path, _ = kept.save(block, folder, PART)
     figures = {name: scores(run, name) for name in (*backends, CHOICE)} if run else {}
     return Part(
@@ -159,7 +160,7 @@ def _tried(panel: Panel, backends: tuple[str, ...]) -> Run | None:
     if room < 0:
         return None
     tests = min(TEST_ORIGINS, 1 + room // GRID.day)
-    origins = rolling_origins(panel.length, WEEK, HORIZON, GRID.day, tests, WINDOW)
+    origins = rolling_origins(panel.length, WEEK, HORIZON, GRID.day, tests, WINDOW, GRID.day)
     return backtest(panel, origins, HORIZON, backends, lambda what, done, total: None, banded=(CHOICE,))
 
 
@@ -167,15 +168,15 @@ def _weights(run: Run | None, panel: Panel, backends: tuple[str, ...]) -> list[F
     if run is None:
         return [np.full((len(backends), len(panel.names)), 1 / len(backends)) for _ in buckets(HORIZON)]
     errors = np.stack([run.forecasts[name] for name in backends]) - run.truth[None]
-    return [shares(errors[:, -WINDOW:][..., steps], run.scale[-1]) for steps in buckets(HORIZON)]
+    return [shares(errors[:, -WINDOW:][..., steps], run.scale[-1], worth(run)) for steps in buckets(HORIZON)]
 
 
-def _bands(run: Run | None) -> Bands | None:
+def _bands(run: Run | None, weights: list[Floats]) -> Bands | None:
     if run is None:
         return None
     origins = run.origins.all
     past = known_before((*origins, origins[-1] + HORIZON), len(origins), HORIZON, WINDOW)
-    return calibrate(run, run.forecasts[CHOICE] - run.truth, past, run.alphas)
+    return calibrate(run, refitted(run, past, weights), past, run.alphas)
 
 
 def _inside(figures: dict[str, Any], level: int) -> float | None:

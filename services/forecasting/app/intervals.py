@@ -35,9 +35,14 @@ SCORES_MAX = 2_000
 
 @dataclass
 class Adaptive:
-    """The level that is asked for at present, per series: shape (S,) for each of `LEVELS`."""
+    """The level that is asked for at present, per series: shape (S,) for each of `LEVELS`.
+
+    Attributes:
+        worth: of one origin as evidence: less than one where what is forecast from one overlaps with the next, or its misses count twice.
+    """
 
     series: int
+    worth: float = 1.0
     alphas: dict[int, Floats] = field(default_factory=dict)
 
     def alpha(self, level: int) -> Floats:
@@ -45,7 +50,7 @@ class Adaptive:
 
     def learn(self, level: int, missed: Floats) -> None:
         """`missed`: shape (S,), share of the newest origin's truth outside the band; NaN where there was no truth."""
-        step = GAMMA * ((1 - level / 100) - np.nan_to_num(missed, nan=1 - level / 100))
+        step = self.worth * GAMMA * ((1 - level / 100) - np.nan_to_num(missed, nan=1 - level / 100))
         self.alphas[level] = np.clip(self.alpha(level) + step, *_ALPHA_RANGE)
 
 
@@ -67,19 +72,19 @@ def scales(errors: Floats, places: Places, day: int) -> Floats:
     return np.where(mixed > 0, mixed, 1.0)
 
 
-def recent_levels(sizes: Floats) -> Floats:
+def recent_levels(sizes: Floats, worth: float = 1.0) -> Floats:
     """Shape (O + 1, S): how large errors were lately before each origin, and now, against their scales (exponentially weighted).
 
     Args:
         sizes: shape (O, S): mean absolute error of each origin over its scales, oldest first; NaN where there was no truth.
     """
-    levels = np.ones((len(sizes) + 1, sizes.shape[1]))
-    for number, size in enumerate(np.where(np.isnan(sizes), levels[0], sizes)):
-        levels[number + 1] = (1 - RECENT) * levels[number] + RECENT * size
+    levels, newest = np.ones((len(sizes) + 1, sizes.shape[1])), RECENT * worth
+    for number, size in enumerate(np.where(np.isnan(sizes), 1.0, sizes)):
+        levels[number + 1] = (1 - newest) * levels[number] + newest * size
     return np.maximum(levels, LEVEL_MIN)
 
 
-def score_quantiles(scores: Floats, alphas: Sequence[Floats]) -> list[Floats]:
+def score_quantiles(scores: Floats, alphas: Sequence[Floats], worth: float = 1.0) -> list[Floats]:
     """For each of `alphas` (S,), the share that may lie outside, shape (S,): the conformal quantile of the newest scores.
 
     Newer origins weigh more (Barber et al. 2023, conformal prediction beyond exchangeability). The rank is raised where origins are few:
@@ -89,7 +94,7 @@ def score_quantiles(scores: Floats, alphas: Sequence[Floats]) -> list[Floats]:
         scores: shape (O, S, B): absolute errors over their scales, of the newest origins, oldest first.
     """
     origins, series, steps = scores.shape
-    weight = np.repeat(FORGET ** np.arange(origins - 1, -1, -1.0), steps)
+    weight = np.repeat(FORGET ** (worth * np.arange(origins - 1, -1, -1.0)), steps)
     effective = weight.sum() ** 2 / max((weight**2).sum(), 1e-12) / max(1, steps)
     ranks = [np.minimum(1.0, (1 - alpha) * (1 + _EXTRA / max(1.0, effective))) for alpha in alphas]
     stride = 2 * (origins * steps // (2 * SCORES_MAX)) + 1  # odd: it walks through all steps of the bucket

@@ -46,7 +46,8 @@ class Observing:
             self._put(chunk)
 
     async def add(self, request_id: str, mark: bytes, chunk: Chunk) -> tuple[int, int]:
-        """(added, cleaned) of observations another service brings; the same request again is no change.
+        """(added, cleaned) of observations another service brings; the same request again is no change. Negative values, values above the
+        capacity said with them, and times more than a day ahead are cleaned.
 
         Raises:
             InvalidArgument: a series of no group, or too many observations.
@@ -57,7 +58,8 @@ class Observing:
             )
         if not 0 < len(chunk.observations) <= ADDED_MAX:
             raise InvalidArgument(f"1 to {ADDED_MAX} observations in one call", field="observations")
-        good = tuple(sorted(one for one in chunk.observations if _possible(one)))
+        latest = unix(self.clock) + _DAY_S
+        good = tuple(sorted(one for one in chunk.observations if _possible(one, latest)))
         kept = Chunk(chunk.series, good)
 
         def unit(work: Unit) -> bool:
@@ -81,6 +83,6 @@ class Observing:
             self.book.put(chunk.series, time, value / MILLI, capacity / MILLI if capacity else float("nan"))
 
 
-def _possible(one: tuple[int, int, int]) -> bool:
-    _, value, capacity = one
-    return value >= 0 and (not capacity or value <= capacity)
+def _possible(one: tuple[int, int, int], latest: int) -> bool:
+    time, value, capacity = one
+    return time <= latest and value >= 0 and (not capacity or value <= capacity)

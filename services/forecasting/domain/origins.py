@@ -24,9 +24,7 @@ class Origins:
         return self.calibration + self.test
 
 
-def rolling_origins(
-    length: int, season: int, horizon: int, step: int, count: int, window: int, day: int = 1
-) -> Origins:
+def rolling_origins(length: int, season: int, horizon: int, step: int, count: int, window: int, day: int) -> Origins:
     """The last test origin lies one horizon before the end, each earlier one `step` columns before; calibration goes on like that.
 
     Where the history does not hold `window` more steps, calibrating origins lie closer, down to a day apart: what they have in common is

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -46,7 +45,6 @@ def _plain(forecaster: Forecaster) -> Trainer:
 
 
 def _boosting(panel: Panel, end: int, horizon: int, until: int) -> Forecaster | None:
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # threads that wait must not take the city's cores
     from services.forecasting.app.models import boosting  # noqa: PLC0415 - LightGBM takes a second to import
 
     learnt = boosting.train(panel, end, horizon, until)

@@ -20,7 +20,7 @@ LEARNT_SEASONS = 30
 LEARNT_SEASONS_DAILY = 156
 """Of slots of a day: holidays come once a year."""
 ROWS_MAX = 120_000
-ORIGINS_MAX = 400
+ORIGINS_MAX = 250
 TREES = 300
 _YEAR_DAYS = (364, 365)
 _SEED = 20_161_004
@@ -38,7 +38,7 @@ _PARAMETERS: dict[str, Any] = {
     "seed": _SEED,
     "deterministic": True,
     "force_row_wise": True,
-    "num_threads": 2,
+    "num_threads": 1,
 }
 FEATURES = (
     "steps ahead",
@@ -174,9 +174,9 @@ def _days_before(past: Residuals, origin: int, horizon: int) -> list[Any]:
 def _holidays(past: Residuals, base: Floats, origin: int) -> list[Any]:
     """What kind of day it is, how the same holiday was before, and how Sundays are; not a number on ordinary days."""
     days, panel = past.days, past.panel
-    blank = np.full(base.shape, np.nan)
     if days is None:
-        return [np.nan, blank, blank]
+        return []
+    blank = np.full(base.shape, np.nan)
     targets = origin + np.arange(base.shape[1])
     at = (panel.first + targets) // panel.grid.day - days.first
     kinds, back = days.kinds[at], days.previous[at] * panel.grid.day
@@ -203,7 +203,7 @@ class Boosting:
         """Shape (S, H)."""
         past = residuals(panel, origin, self.days)
         rows = cut(past, origin, horizon)
-        raw = self.booster.predict(rows.features.reshape(-1, len(FEATURES)), num_threads=2)
+        raw = self.booster.predict(rows.features.reshape(-1, rows.features.shape[2]), num_threads=1)
         return rows.base + np.asarray(raw).reshape(rows.base.shape) * past.scale[:, None]
 
     def effects(self, panel: Panel, origin: int, horizon: int, step: int) -> list[tuple[str, float]]:
@@ -211,7 +211,7 @@ class Boosting:
         past = residuals(panel, origin, self.days)
         row = cut(past, origin, horizon).features[0, step]
         found = np.asarray(self.booster.predict(row[None, :], pred_contrib=True))[0]
-        return [(name, float(effect * past.scale[0])) for name, effect in zip(FEATURES, found[:-1], strict=True)]
+        return [(name, float(effect * past.scale[0])) for name, effect in zip(FEATURES, found[:-1], strict=False)]
 
 
 def train(panel: Panel, end: int, horizon: int, until: int) -> Boosting | None:

@@ -103,7 +103,9 @@ def _names(country: str, subdivision: str | None, first: int, count: int) -> dic
 
     start = datetime.fromtimestamp(first * DAY_S, UTC).date()
     years = range(start.year, (start + timedelta(days=count)).year + 1)
-    listed = holidays.country_holidays(country, subdiv=subdivision, years=years)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that some calendars do not reach that far back
+        listed = holidays.country_holidays(country, subdiv=subdivision, years=years)
     numbered = {(date - start).days: name for date, name in listed.items()}
     return {day: name for day, name in numbered.items() if 0 <= day < count}
 

@@ -50,18 +50,18 @@ def filled(forecast: Floats, panel: Panel, origin: int) -> Floats:
         return forecast
     day, season = panel.grid.day, panel.grid.season
     start = max(0, origin - WEEKS * season)
-    known = panel.values[:, start:origin]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)
-        whole = np.nanmean(known, axis=1) if known.shape[1] else np.full(len(panel.names), np.nan)
-        daily = np.stack(
-            [np.nanmean(known[:, phase::day], axis=1) for phase in range(min(day, known.shape[1]))], axis=1
-        )
-    at = (origin + np.arange(forecast.shape[1]) - start) % day
-    by_day = daily[:, at] if daily.shape[1] == day else np.full_like(forecast, np.nan)
-    result = np.where(np.isnan(forecast), by_day, forecast)
-    result = np.where(np.isnan(result), whole[:, None], result)
-    return np.where(np.isnan(result), 0.0, result)
+    whole = profile(panel.values[:, start:origin, None])
+    result = np.where(np.isnan(forecast), _by_time_of_day(panel, start, origin, forecast.shape[1], day), forecast)
+    return np.nan_to_num(np.where(np.isnan(result), whole, result))
+
+
+def _by_time_of_day(panel: Panel, start: int, origin: int, horizon: int, day: int) -> Floats:
+    """Shape (S, H): the means of the columns from `start` to `origin` at each target's time of day; NaN where none was seen."""
+    days = -(-(origin - start) // day)
+    values = np.full((len(panel.names), days * day), np.nan)
+    values[:, days * day - (origin - start) :] = panel.values[:, start:origin]
+    means = profile(values.reshape(len(values), days, day))
+    return means[:, np.arange(horizon) % day]
 
 
 def bounded(forecast: Floats, panel: Panel, origin: int) -> Floats:

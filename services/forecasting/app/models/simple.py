@@ -29,22 +29,22 @@ def smoothing(panel: Panel, origin: int, horizon: int) -> Floats:
     The weight is the one of `WEIGHTS` with the least error one season ahead, for each series.
     """
     past = past_seasons(panel, origin, horizon, SMOOTHED_SEASONS)[:, ::-1, :]
-    runs = [_smoothed(past, weight) for weight in WEIGHTS]
-    best = np.argmin(np.stack([error for _, error in runs]), axis=0)
-    level = np.stack([level for level, _ in runs])[best, np.arange(len(panel.names))]
-    return filled(level, panel, origin)
+    levels, errors = _smoothed(past, np.array(WEIGHTS)[:, None, None])
+    best = np.argmin(errors, axis=0)
+    return filled(levels[best, np.arange(len(panel.names))], panel, origin)
 
 
-def _smoothed(past: Floats, weight: float) -> tuple[Floats, Floats]:
-    """(level (S, H), mean absolute error one season ahead (S,)) of values oldest first."""
-    level = past[:, 0, :]
-    total, count = np.zeros(len(past)), np.full(len(past), 1e-9)
+def _smoothed(past: Floats, weight: Floats) -> tuple[Floats, Floats]:
+    """(level (W, S, H), mean absolute error one season ahead (W, S)) of values oldest first, for each weight."""
+    level = np.repeat(past[None, :, 0, :], len(weight), axis=0)
+    total, count = np.zeros(level.shape[:2]), np.full(len(past), 1e-9)
     for values in np.moveaxis(past[:, 1:, :], 1, 0):
         error = values - level
         seen = ~np.isnan(error)
-        total += np.abs(np.where(seen, error, 0.0)).sum(axis=1)
-        count += seen.sum(axis=1)
-        level = np.where(seen, level + weight * np.where(seen, error, 0.0), np.where(np.isnan(level), values, level))
+        known = np.where(seen, error, 0.0)
+        total += np.abs(known).sum(axis=2)
+        count += seen[0].sum(axis=1)
+        level = np.where(seen, level + weight * known, np.where(np.isnan(level), values, level))
     return level, total / count
 
 
