@@ -17,7 +17,7 @@ from services.forecasting.app.intervals import LEVELS, WINDOW, Adaptive, Places,
 from services.forecasting.app.models.backends import BACKENDS, Forecaster
 from services.forecasting.app.models.seasonal import seasonal_error
 from services.forecasting.app.panel import Floats, Panel
-from services.forecasting.app.quality import Bools, learnable
+from services.forecasting.app.quality import Bools, last_seen, learnable
 from services.forecasting.domain.origins import Origins, known_before, training_interval
 
 Report = Callable[[str, int, int], None]
@@ -101,9 +101,9 @@ def _rolled(seen: Panel, stuck_at: Bools, run: Run, name: str, report: Report) -
 def _forecast(forecaster: Forecaster | None, seen: Panel, stuck_at: Bools, origin: int, run: Run) -> Floats:
     if forecaster is None:
         return np.full((len(seen.names), run.horizon), np.nan)
-    held = stuck_at[:, origin - 1]
+    rows, last = np.arange(len(seen.names)), last_seen(run.panel, origin)
     found = forecaster(seen, origin, run.horizon)
-    return np.where(held[:, None], run.panel.values[:, origin - 1 : origin], found)
+    return np.where(stuck_at[rows, last][:, None], run.panel.values[rows, last][:, None], found)
 
 
 def _chosen(run: Run) -> Floats:

@@ -85,6 +85,13 @@ def reasons(panel: Panel, stuck_at: Bools) -> list[str]:
     return [str(word) for word in np.where(held, STUCK, silent)]
 
 
+def last_seen(panel: Panel, origin: int) -> npt.NDArray[np.int64]:
+    """Shape (S,): the newest column before `origin` that has a value; 0 where none has."""
+    seen = np.logical_not(np.isnan(panel.values[:, :origin]))
+    found: npt.NDArray[np.int64] = np.where(seen.any(axis=1), origin - 1 - seen[:, ::-1].argmax(axis=1), 0)
+    return found
+
+
 def _carried_with_gaps(rows: Floats) -> Floats:
     """Gaps take the value before them, so that a gap does not end a run."""
     at = np.maximum.accumulate(np.where(np.isnan(rows), 0, np.arange(rows.shape[1])), axis=1)
