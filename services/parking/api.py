@@ -106,9 +106,9 @@ class ParkingServer(ParkingServiceServicer):
         return await self._parts.books.get()
 
     async def Hold(self, request: pb.HoldRequest, context: Any) -> pb.HoldResponse:
-        once = Once.of(request, pb.HoldResponse)
         wanted = Wanted(request.lot, request.from_time.seconds, request.to_time.seconds, request.plate)
-        self._parts.holds.refuse_full(once, wanted)
+        self._parts.holds.refuse_full(request.request_id, wanted)
+        once = Once.of(request, pb.HoldResponse)
         return await _whole(self._parts.holds.hold(once, caller().subject, wanted))
 
     async def Confirm(self, request: pb.ConfirmRequest, context: Any) -> pb.ConfirmResponse:

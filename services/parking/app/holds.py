@@ -68,7 +68,7 @@ class Holds:
     zone: str
     plate_key: bytes = field(repr=False)
 
-    def refuse_full(self, once: Once[pb.HoldResponse], wanted: Wanted) -> None:
+    def refuse_full(self, request_id: str, wanted: Wanted) -> None:
         """Before anything else is done: where no bay is free and the request is new, that is the answer.
 
         Raises:
@@ -76,7 +76,7 @@ class Holds:
         """
         lot = self.lot_of(wanted.lot)
         slots = range(wanted.from_time // SLOT_S, wanted.to_time // SLOT_S)
-        if lot is None or not lot.bays or not 0 < len(slots) <= SLOTS_MAX or self.remembered.known(once.request_id):
+        if lot is None or not lot.bays or not 0 < len(slots) <= SLOTS_MAX or self.remembered.known(request_id):
             return
         if self.board.propose(lot, slots, unix(self.clock)) is None:
             raise full(lot)
