@@ -117,14 +117,16 @@ export function bandChart(host, points, options) {
     const lower = through(at, points, (point) => point.low).reverse();
     const past = points.filter((point) => point.time + 1_800 <= options.now).length;
     const came = points.map((point, index) => (point.came === null ? null : svg("circle", { class: "came", cx: at.x(index), cy: at.y(point.came), r: 2.5 })));
-    const here = EDGE.left + (past / points.length) * at.plot.width;
+    const share = past / points.length;
+    const here = EDGE.left + share * at.plot.width;
+    const word = share > 0.5 ? { x: here - 5, "text-anchor": "end" } : { x: here + 5 };
     return [
       svg("path", { class: "band", d: `M${[...upper, ...lower].join("L")}Z` }),
       svg("path", { class: "line expected", d: joined(through(at, points, (point) => point.value)) }),
       svg("path", { class: "line came", d: joined(through(at, points, (point) => point.came)) }),
       ...came.filter(Boolean),
       svg("line", { class: "now", x1: here, x2: here, y1: EDGE.top, y2: EDGE.top + at.plot.height }),
-      svg("text", { class: "now-text", x: here + 5, y: EDGE.top + 9 }, "now"),
+      svg("text", { class: "now-text", y: EDGE.top + 9, ...word }, "now"),
     ];
   });
 }

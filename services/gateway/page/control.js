@@ -13,6 +13,11 @@ const FAULTS = {
   spike: "A sensor with single impossible values",
   skew: "A device whose clock is wrong",
   flood: "One device that sends far too much",
+  "sensor-stuck": "A car park's sensor that repeats one count",
+  "sensor-silent": "A car park's sensor that sends nothing",
+  "event-unannounced": "Cars for something that stands in no calendar",
+  "lock-offline": "A lock that nobody reaches; it decides by itself",
+  "provider-down": "The payment provider does not answer",
 };
 
 /** Whether these rows are shown already, so that nothing moves under a reader. */
