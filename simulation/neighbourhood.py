@@ -97,7 +97,8 @@ class Neighbourhood:
 
     def device(self, meter: Meter) -> Device:
         signer = device_signer(self.seed, meter.device_id, meter.algorithm)
-        return Device(meter.device_id, signer, meter.energy, self.start, self.live_from)
+        gapless = meter.kind == "simulated"
+        return Device(meter.device_id, signer, meter.energy, self.start, self.live_from, gapless)
 
     def _meter(self, number: int, series: HalfHours | None) -> Meter:
         name = f"{number:03d}"
