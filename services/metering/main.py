@@ -18,6 +18,7 @@ from services.metering.app.bills import Bills
 from services.metering.app.bundles import Bundles
 from services.metering.app.erasure import Erasure
 from services.metering.app.estimates import Estimates
+from services.metering.app.expected import Expected
 from services.metering.app.facts import Facts
 from services.metering.app.fleet import GROUP, Fleet
 from services.metering.app.ingest import Ingest
@@ -39,7 +40,8 @@ def build(ctx: Context) -> Service:
     meters, refusals, facts = Meters(store), Refusals(store), Facts(ctx.randomness)
     people = People(store, ctx.dial, ctx.randomness, ctx.settings.general.zone)
     settings = ctx.settings.metering
-    ingest = Ingest(store, registry, fleet, meters, refusals, facts, ctx.clock, ctx.randomness, settings)
+    expected = Expected(store, ctx.dial, ctx.clock)
+    ingest = Ingest(store, registry, fleet, meters, refusals, facts, ctx.clock, ctx.randomness, settings, expected.of)
     billing = Billing(store, ctx.ledger, ctx.clock, ctx.randomness)
     bundles = Bundles(store, people, Proofs(ctx.dial), ctx.settings.general.city)
     estimates = Estimates(store, people, facts, ctx.clock, settings.estimate_after_h)
@@ -77,6 +79,7 @@ def build(ctx: Context) -> Service:
         ),
         jobs=(
             Job("refusals", refusals.flush, 1.0),
+            Job("expected", expected.refresh, 5.0),
             Job("estimates", estimate, 2.0),
             Job("finish-drafts", billing.resume, 5.0),
             Job("provable", bundles.mark_provable, 2.0),

@@ -10,13 +10,17 @@ from hypothesis import strategies as st
 
 from services.metering.domain.plausibility import (
     DRIFT,
+    EXPECTED_FLOOR_PERCENT,
+    EXPECTED_WIDTHS,
     OUT_OF_RANGE,
     RATE,
     REASONS,
     SPIKE,
     STUCK,
+    UNEXPECTED,
     Meter,
     copied,
+    is_unexpected,
     judge,
     released,
 )
@@ -133,3 +137,36 @@ def test_days_with_holes_do_not_count_for_drift() -> None:
     meter = Meter(LIMIT)
     judge(meter, [reading for n, reading in enumerate(home(30)) if n % 48 < 30], UTC)
     assert meter.days == []
+
+
+def test_a_reading_far_outside_its_forecast_is_unexpected_and_does_not_count() -> None:
+    meter = Meter(LIMIT)
+    series = home(20)
+    judge(meter, series, UTC)
+    profile, after = meter.week[:], series[-1][0] + SLOT_S
+    peak = max(wh for _, wh in series)
+    assert judge(copied(meter), [(after, 3_300)], UTC, lambda slot: (0, 3_300)) == [""]
+    assert judge(meter, [(after, 3_300)], UTC, lambda slot: (50, 350)) == [UNEXPECTED]
+    assert (meter.week, meter.last_slot) == (profile, series[-1][0])
+    assert judge(meter, [(after + SLOT_S, peak)], UTC, lambda slot: (50, 1_500)) == [""]
+
+
+@given(st.integers(0, LIMIT), st.integers(0, LIMIT), st.integers(0, LIMIT))
+def test_nothing_within_the_floor_or_the_widths_is_unexpected(wh: int, low: int, width: int) -> None:
+    high = low + width
+    found = is_unexpected(wh, (low, high), LIMIT)
+    assert found == (max(low - wh, wh - high) > max(EXPECTED_WIDTHS * width, LIMIT * EXPECTED_FLOOR_PERCENT // 100))
+    assert not is_unexpected(wh, None, LIMIT)
+
+
+@settings(max_examples=10)
+@given(st.integers(0, 10_000))
+def test_an_ordinary_home_is_never_unexpected_under_an_honest_band(seed: int) -> None:
+    """The band of a home: what nineteen in twenty of its slots at this time of day lie in."""
+    series = home(45, seed)
+    by_time: dict[int, list[int]] = {}
+    for n, (_, wh) in enumerate(series):
+        by_time.setdefault(n % 48, []).append(wh)
+    bands = {place: (sorted(v)[len(v) // 40], sorted(v)[-1 - len(v) // 40]) for place, v in by_time.items()}
+    verdicts = judge(Meter(LIMIT), series, UTC, lambda slot: bands[(slot - MONDAY) // SLOT_S % 48])
+    assert set(verdicts) == {""}

@@ -28,8 +28,9 @@ from services.forecasting.domain.origins import known_before, rolling_origins
 from services.forecasting.domain.wall import SLOT_S
 
 GRID: Grid = week_grid(SLOT_S)
-TEST_ORIGINS = 7
 WEEK = GRID.season
+STEP = 19
+"""Slots between origins of the backtest, prime to those of a day: whatever the step ahead, every time of day is forecast."""
 SIMPLE = ("naive", "smoothing", "profile")
 MILLI = 1_000
 PART, MODEL = ".part", ".model"
@@ -155,12 +156,12 @@ def panel_of(snapshot: Snapshot) -> Panel:
 
 
 def _tried(panel: Panel, backends: tuple[str, ...]) -> Run | None:
-    """The backtest over the newest week, or over as many days as there are; None with less than four weeks and a day."""
+    """The backtest over the newest week, or over what there is; None with less than four weeks and a day."""
     room = panel.length - HORIZON - 4 * WEEK
     if room < 0:
         return None
-    tests = min(TEST_ORIGINS, 1 + room // GRID.day)
-    origins = rolling_origins(panel.length, WEEK, HORIZON, GRID.day, tests, WINDOW, GRID.day)
+    tests = 1 + min(room, WEEK) // STEP
+    origins = rolling_origins(panel.length, WEEK, HORIZON, STEP, tests, WINDOW, STEP)
     return backtest(panel, origins, HORIZON, backends, lambda what, done, total: None, banded=(CHOICE,))
 
 

@@ -5,7 +5,7 @@ The gate opens and refuses; then one unit of work for the request (the store joi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from citykit import telemetry
 from citykit.bus.port import Message
@@ -26,7 +26,7 @@ from services.metering.app.fleet import Fleet, Place
 from services.metering.app.meters import Meters
 from services.metering.app.refusals import Refusals
 from services.metering.domain import plausibility
-from services.metering.domain.plausibility import Meter
+from services.metering.domain.plausibility import BandOf, Meter, unforecast
 from services.metering.store.packages import (
     ALREADY_MEASURED,
     Accepted,
@@ -42,6 +42,8 @@ _EXPLAIN = {
     plausibility.RATE: f"more than {plausibility.RATE_PERCENT} % of the physical limit away from the slot before",
     plausibility.STUCK: "the same value again and again where the meter's own week moves",
     plausibility.SPIKE: f"more than {plausibility.SPIKE_PEAK} times the meter's highest value and {plausibility.SPIKE_PROFILE} times its week",
+    plausibility.UNEXPECTED: f"outside the 95 % band forecast for the slot by more than {plausibility.EXPECTED_WIDTHS} times its width"
+    f" and {plausibility.EXPECTED_FLOOR_PERCENT} % of the physical limit",
     plausibility.DRIFT: "days in a row in which sum and standby left what the three weeks before had; held until somebody decides",
     ALREADY_MEASURED: "gives another value to a slot that was measured before; what was first stays",
 }
@@ -56,10 +58,11 @@ class Ingest:
 
     def __init__(
         self, store: Store, registry: Registry, fleet: Fleet, meters: Meters, refusals: Refusals, facts: Facts,
-        clock: Clock, randomness: Randomness, settings: MeteringSettings,
+        clock: Clock, randomness: Randomness, settings: MeteringSettings, bands: Callable[[str], BandOf] = lambda point: unforecast,
     ) -> None:  # fmt: skip
         self._store = store
         self._meters = meters
+        self._bands = bands
         self._refusals = refusals
         self._facts = facts
         self._clock = clock
@@ -105,7 +108,7 @@ class Ingest:
 
     def _candidate(self, item: Opened[Place], draft: Meter, trace: str) -> Candidate:
         parsed, readings = item.package, item.readings
-        held = plausibility.judge(draft, readings, item.place.offsets)
+        held = plausibility.judge(draft, readings, item.place.offsets, self._bands(item.place.point.id))
         salt = self._randomness(SALT_BYTES)
         return Candidate(
             parsed.device,

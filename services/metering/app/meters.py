@@ -15,6 +15,8 @@ from services.metering.domain.slots import DAY_S, SLOT_S
 from services.metering.store import packages as stored
 
 METERS_MAX = 20_000
+_NOWHERE = (-(10**9), -(10**9))
+"""A band no reading is near: what was found unexpected when it came stays so, whatever is forecast now."""
 REBUILD_SLOTS = 35 * DAY_S // SLOT_S
 
 
@@ -56,6 +58,12 @@ class Meters:
 def _rebuilt(connection: Connection, place: Place) -> Meter:
     meter = Meter(place.point.max_slot_wh)
     readings = stored.recent_readings(connection, place.device, place.point.id, REBUILD_SLOTS)
-    plausibility.judge(meter, [(slot, wh) for slot, wh, _ in readings], place.offsets)
+    unexpected = {slot for slot, _, held in readings if held == plausibility.UNEXPECTED}
+    plausibility.judge(
+        meter,
+        [(slot, wh) for slot, wh, _ in readings],
+        place.offsets,
+        lambda slot: _NOWHERE if slot in unexpected else None,
+    )
     meter.open = stored.open_reason(connection, place.device)
     return meter

@@ -9,6 +9,8 @@ stuck         the same value of STUCK_MIN_WH or more STUCK_RUN times in a row wh
               may repeat for hours at a time of day when it always does), or STUCK_ALWAYS times in a row whatever the profile says.
 spike         more than SPIKE_PEAK times the highest value that counted so far, SPIKE_PROFILE times the profile around this time of the
               week, and SPIKE_FLOOR_PERCENT of the limit; after a week of history.
+unexpected    outside the 95 % band that was forecast for its slot by more than EXPECTED_WIDTHS times the band's width and
+              EXPECTED_FLOOR_PERCENT of the limit; only where there is a forecast, which learns from far more than this page remembers.
 drift         both the day's sum and its standby (the LOW_RANKth lowest slot) left what the three weeks before had, in the same
               direction: beyond every one of those days by BEYOND_PERCENT for BEYOND_DAYS complete days in a row, or FAR_PERCENT of
               their median for FAR_DAYS. A home that is empty, or full of guests, changes its sum but not its standby. The device
@@ -18,17 +20,18 @@ drift         both the day's sum and its standby (the LOW_RANKth lowest slot) le
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from services.metering.domain.slots import DAY_S, SLOT_S, SLOTS_PER_WEEK, Offsets, week_slot
 
-OUT_OF_RANGE, RATE, STUCK, SPIKE, DRIFT = "out-of-range", "rate", "stuck", "spike", "drift"
-REASONS = (OUT_OF_RANGE, RATE, STUCK, SPIKE, DRIFT)
+OUT_OF_RANGE, RATE, STUCK, SPIKE, UNEXPECTED, DRIFT = "out-of-range", "rate", "stuck", "spike", "unexpected", "drift"
+REASONS = (OUT_OF_RANGE, RATE, STUCK, SPIKE, UNEXPECTED, DRIFT)
 
 RATE_PERCENT = 85
 STUCK_RUN, STUCK_ALWAYS, STUCK_SPREAD_PERCENT, STUCK_MIN_WH = 12, 48, 30, 10
 SPIKE_PEAK, SPIKE_PROFILE, SPIKE_FLOOR_PERCENT = 2, 6, 15
+EXPECTED_WIDTHS, EXPECTED_FLOOR_PERCENT = 3, 25
 HISTORY_MIN = SLOTS_PER_WEEK
 BEYOND_DAYS, BEYOND_PERCENT, BEYOND_MIN_WH = 3, 110, 10
 FAR_DAYS, FAR_PERCENT, FAR_MIN_WH = 5, 180, 15
@@ -63,9 +66,30 @@ class Meter:
     open: str = ""
 
 
-def judge(meter: Meter, readings: Sequence[tuple[int, int]], offsets: Offsets) -> list[str]:
+Band = tuple[int, int]
+"""Low and high of what was forecast for a slot, Wh."""
+BandOf = Callable[[int], Band | None]
+
+
+def unforecast(slot: int) -> Band | None:
+    """There is no forecast: no reading is unexpected."""
+    return None
+
+
+def judge(
+    meter: Meter, readings: Sequence[tuple[int, int]], offsets: Offsets, band_of: BandOf = unforecast
+) -> list[str]:
     """Reasons ("" counts) of `readings`, (slot start, Wh) in order of time; `meter` moves on past them."""
-    return [_judge_one(meter, slot, wh, offsets.local(slot)) for slot, wh in readings]
+    return [_judge_one(meter, slot, wh, offsets.local(slot), band_of) for slot, wh in readings]
+
+
+def is_unexpected(wh: int, band: Band | None, max_slot_wh: int) -> bool:
+    """Whether a reading lies so far outside its band that neither a cold day nor guests explain it."""
+    if band is None:
+        return False
+    low, high = band
+    beyond = max(low - wh, wh - high)
+    return beyond > EXPECTED_WIDTHS * (high - low) and beyond * 100 > max_slot_wh * EXPECTED_FLOOR_PERCENT
 
 
 def copied(meter: Meter) -> Meter:
@@ -83,7 +107,7 @@ def released(meter: Meter) -> None:
     meter.day_values.clear()
 
 
-def _judge_one(meter: Meter, slot: int, wh: int, local: int) -> str:
+def _judge_one(meter: Meter, slot: int, wh: int, local: int, band_of: BandOf) -> str:
     if wh < 0 or wh > meter.max_slot_wh:
         return OUT_OF_RANGE
     if slot <= meter.last_slot:  # filled in later: the profile and the days are past it
@@ -93,7 +117,9 @@ def _judge_one(meter: Meter, slot: int, wh: int, local: int) -> str:
     meter.run = meter.run + 1 if follows and wh == meter.last_wh and wh >= STUCK_MIN_WH else 1
     jump = abs(wh - meter.last_wh) * 100 > meter.max_slot_wh * RATE_PERCENT if follows else False
     reason = RATE if jump else _against_profile(meter, index, wh)
-    if reason not in (RATE, SPIKE):
+    if not reason and is_unexpected(wh, band_of(slot), meter.max_slot_wh):
+        reason = UNEXPECTED
+    if reason not in (RATE, SPIKE, UNEXPECTED):
         meter.last_slot, meter.last_wh = slot, wh
     if local // DAY_S != meter.day:
         _close_day(meter, local // DAY_S)
