@@ -229,4 +229,4 @@ class DemoCity:
             write_place(self._options.state, self._place.at(self._clock.now()))
             self._summary.count(parts.driver.counts, before, await read_books(calls))
             self._summary.forecast_mase = await parts.forecasts.mase()
-            self._summary.coverage80 = parts.forecasts.coverage.share
+            self._summary.coverage80 = await parts.forecasts.coverage80()

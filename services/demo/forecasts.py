@@ -18,6 +18,8 @@ from services.gateway.app.calls import Calls
 GROUP = "parking"
 CHOICE = "choice"
 """The combination that is served, in a model's card."""
+ENOUGH = 100
+"""Counts against bands that say something of a run."""
 _TRAIN_S = 900.0
 _LOOK_S = 1.0
 _MICRO = 1_000_000
@@ -70,6 +72,14 @@ class ForecastWatch:
         """The newest parking model's own backtest: its mean absolute scaled error; None where there is no model."""
         model = await self._newest()
         micro = model.mase_micro.get(CHOICE) if model is not None else None
+        return None if micro is None else float(micro / _MICRO)
+
+    async def coverage80(self) -> float | None:
+        """Share of the counts that came inside the band of 80 %: of this run, or of the model's backtest while too few have come."""
+        if self.coverage.came >= ENOUGH:
+            return self.coverage.share
+        model = await self._newest()
+        micro = model.coverage_micro.get(80) if model is not None else None
         return None if micro is None else float(micro / _MICRO)
 
     async def _train(self) -> None:

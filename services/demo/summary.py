@@ -29,7 +29,8 @@ class Summary:
     Attributes:
         payments: payments captured.
         forecast_mase: of the parking model in use, by its own backtest; None while there is no model.
-        coverage80: share of counts that came inside the band of 80 % served before them, in this run; None while nothing came.
+        coverage80: share of counts inside the band of 80 % served before them, in this run; of the model's backtest where too few came;
+            None without a model.
     """
 
     packages: int = 0

@@ -18,7 +18,7 @@ from services.forecasting.app.models.backends import BACKENDS, Forecaster
 from services.forecasting.app.models.seasonal import seasonal_error
 from services.forecasting.app.panel import Floats, Panel
 from services.forecasting.app.quality import Bools, last_seen, learnable
-from services.forecasting.domain.origins import Origins, known_before, training_interval
+from services.forecasting.domain.origins import TRAININGS_MAX, Origins, known_before, training_interval
 
 Report = Callable[[str, int, int], None]
 CHOICE = "choice"
@@ -59,18 +59,29 @@ class Run:
 
 
 def backtest(
-    panel: Panel, origins: Origins, horizon: int, names: Sequence[str], report: Report, banded: Sequence[str] = ()
+    panel: Panel,
+    origins: Origins,
+    horizon: int,
+    names: Sequence[str],
+    report: Report,
+    banded: Sequence[str] = (),
+    trainings: int = TRAININGS_MAX,
 ) -> Run:
-    """Forecasts from every origin with every backend, then the choice, then the bands of each, or of those `banded` names."""
+    """Forecasts from every origin with every backend, then the choice, then the bands of each, or of those `banded` names.
+
+    Args:
+        trainings: about how often each backend is trained on the way.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # means of slices without data are NaN, as wanted
         seen, stuck_at = learnable(panel)
         truth = np.stack([panel.values[:, at : at + horizon] for at in origins.all])
         scale = np.stack([seasonal_error(panel, at) for at in origins.all])
         run = Run(panel, origins, horizon, tuple(names), truth, scale)
+        every = training_interval(origins.all, panel.grid.season, trainings)
         for name in names:
             run.costs[name] = Cost()
-            run.forecasts[name] = _rolled(seen, stuck_at, run, name, report)
+            run.forecasts[name] = _rolled(seen, stuck_at, run, name, every, report)
         run.costs[CHOICE] = Cost(
             sum(run.costs[name].train_s for name in names), sum(run.costs[name].predict_s for name in names)
         )
@@ -80,9 +91,9 @@ def backtest(
     return run
 
 
-def _rolled(seen: Panel, stuck_at: Bools, run: Run, name: str, report: Report) -> Floats:
-    """One backend's forecasts from every origin; trained anew once a season, and always at the first origin that is scored."""
-    every, cost, rows = training_interval(run.origins.all, seen.grid.season), run.costs[name], []
+def _rolled(seen: Panel, stuck_at: Bools, run: Run, name: str, every: int, report: Report) -> Floats:
+    """One backend's forecasts from every origin; trained anew after `every` columns, and always at the first origin that is scored."""
+    cost, rows = run.costs[name], []
     forecaster: Forecaster | None = None
     trained: int | None = None
     for number, origin in enumerate(run.origins.all):

@@ -156,13 +156,13 @@ def panel_of(snapshot: Snapshot) -> Panel:
 
 
 def _tried(panel: Panel, backends: tuple[str, ...]) -> Run | None:
-    """The backtest over the newest week, or over what there is; None with less than four weeks and a day."""
+    """The backtest over the newest week, or over half of what there is: the other half calibrates. None with less than four weeks and a day."""
     room = panel.length - HORIZON - 4 * WEEK
     if room < 0:
         return None
-    tests = 1 + min(room, WEEK) // STEP
+    tests = 1 + min(room // 2, WEEK) // STEP
     origins = rolling_origins(panel.length, WEEK, HORIZON, STEP, tests, WINDOW, STEP)
-    return backtest(panel, origins, HORIZON, backends, lambda what, done, total: None, banded=(CHOICE,))
+    return backtest(panel, origins, HORIZON, backends, lambda what, done, total: None, (CHOICE,), TRAININGS)
 
 
 def _weights(run: Run | None, panel: Panel, backends: tuple[str, ...]) -> list[Floats]:

@@ -65,6 +65,6 @@ def known_before(origins: tuple[int, ...], number: int, horizon: int, window: in
     return [earlier for earlier in range(number) if origins[earlier] + horizon <= origins[number]][-window:]
 
 
-def training_interval(origins: tuple[int, ...], season: int) -> int:
-    """Columns after which models are trained again: a season, or more where that would be over `TRAININGS_MAX` trainings."""
-    return max(season, -(-(origins[-1] - origins[0]) // TRAININGS_MAX))
+def training_interval(origins: tuple[int, ...], season: int, most: int = TRAININGS_MAX) -> int:
+    """Columns after which models are trained again: a season, or more where that would be over `most` trainings."""
+    return max(season, -(-(origins[-1] - origins[0]) // most))
