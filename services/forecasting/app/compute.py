@@ -29,6 +29,8 @@ from services.forecasting.domain.wall import SLOT_S
 
 GRID: Grid = week_grid(SLOT_S)
 WEEK = GRID.season
+TRAININGS = 3
+"""In the backtest of a training: shares and bands are measured with models up to some weeks older than those that serve."""
 STEP = 19
 """Slots between origins of the backtest, prime to those of a day: whatever the step ahead, every time of day is forecast."""
 SIMPLE = ("naive", "smoothing", "profile")
