@@ -247,6 +247,16 @@ async def test_an_early_exit_frees_the_rest_of_the_span(tmp_path: Path) -> None:
         assert (await town.books()).double_bookings == 0
 
 
+async def test_a_lock_is_not_told_to_open_before_the_entry_would_count(tmp_path: Path) -> None:
+    async with parking_city(tmp_path) as town:
+        await town.open_lot(bays=1)
+        barrier = await town.lock()
+        one = await town.confirmed("ada", NINE + HOUR, NINE + 2 * HOUR)
+        error = await refusal(town.stub("ada").Unlock(pb.UnlockRequest(request_id="early", reservation=one.id)))
+        assert (error.reason, "minutes" in error.message) == ("too-early", True)
+        assert await town.instructions(barrier) == []
+
+
 async def test_unlocking_from_afar(tmp_path: Path) -> None:
     async with parking_city(tmp_path) as town:
         await town.open_lot(bays=1)

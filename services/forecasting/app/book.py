@@ -48,8 +48,8 @@ class Book:
         self.last_time: dict[str, int] = {}
 
     def put(self, series: str, time: int, value: float, capacity: float) -> None:
-        """Takes an observation of the half hour that holds `time` (unix seconds); older than the history is let go."""
-        slot = wall_slot(self._zone, time)
+        """Takes an observation for the half hour nearest to `time` (unix seconds); older than the history is let go."""
+        slot = wall_slot(self._zone, time + SLOT_S // 2)
         row = self._rows.setdefault(series, Row(slot))
         if slot < row.first:
             row = self._rows[series] = _extended(row, max(slot, row.first + len(row.values) - self._history))

@@ -114,7 +114,7 @@ class Access:
         """An instruction that the lock fetches.
 
         Raises:
-            As `issue`.
+            As `issue`; FailedPrecondition `too-early`: a lock obeys at once, and an entry before its time would not count.
         """
         await self.keys.publish()
 
@@ -122,10 +122,20 @@ class Access:
             one = own(reservations.get(work.connection, id_), id_, subject)
             if (before := once.before(work)) is not None:
                 return before
-            number, _ = self._issued(work, one, act)
+            number, issued = self._issued(work, one, act)
+            self._require_begun(issued.not_before.seconds)
             return once.keep(work, pb.UnlockResponse(instruction=self._instruct(work, self._lock(one), number)))
 
         return await self.store.write(unit)
+
+    def _require_begun(self, start: int) -> None:
+        wait_s = start - unix(self.clock)
+        if wait_s > 0:
+            raise FailedPrecondition(
+                f"the lot opens for you in {-(-wait_s // 60)} minutes of city time; unlock then, or show the access document",
+                reason="too-early",
+                field="reservation",
+            )
 
     async def instructions(self, lock: str, after: int) -> list[bytes]:
         """What a lock has not seen yet, in order, at most 100."""

@@ -186,7 +186,7 @@ def split(lot: Lot, words: dict[str, Count]) -> tuple[list[Count], list[Count]]:
 
 
 def _keep_half_hour(kept: Kept, lot: Lot, time: int, cars: int) -> None:
-    slot = time // HALF_HOUR_S * HALF_HOUR_S
+    slot = (time + HALF_HOUR_S // 2) // HALF_HOUR_S * HALF_HOUR_S  # the nearest, as forecasting snaps it
     before = kept.half_hours.get((lot.id, slot))
     if before is None or before.time <= time:
         kept.half_hours[lot.id, slot] = HalfHour(lot.id, slot, time, cars, lot.capacity)

@@ -63,7 +63,7 @@ async def test_what_was_said_is_scored_once_its_half_hour_was_counted(tmp_path: 
         nothing = await it.calibration.get()
         assert (nothing.advices, nothing.published_json, nothing.salt) == (0, b"", b"")
         found.advance(2 * HOUR)
-        await found.send(Sensor("s-1").package((NINE + 1_500, 150), (NINE + HALF + 1_500, 200)))
+        await found.send(Sensor("s-1").package((NINE + 600, 150), (NINE + HALF + 600, 200)))
         await it.calibration.work()
         answer = await it.calibration.get()
         assert [(one.from_milli, one.advices, one.said_milli, one.came_milli) for one in answer.bins] == [
