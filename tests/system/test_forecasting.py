@@ -275,25 +275,30 @@ async def test_a_killed_computing_process_is_started_again(city: TestCity) -> No
     await until(lambda: bool(engine.processes()) and not set(engine.processes()) & set(before), "another process")
 
 
-async def test_killed_while_training_nothing_is_registered_and_the_next_works(city: TestCity, trained: Trained) -> None:
-    stub = stub_of(city)
-    training = training_of(city)
-    asked = asyncio.ensure_future(_train(stub, "again"))
-    await until(lambda: bool(training.engine.processes()), "a training process")
-    for process in training.engine.processes():
-        os.kill(process, signal.SIGKILL)
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await asked
-    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
-    assert await _models(stub) == [trained.model]
-    model = await _train(stub, "again")
-    assert await _models(stub) == [model, trained.model]
-    assert await _train(stub, "again") == model, "the same request trains once"
-    assert not training.engine.processes(), "the training process ends with its work"
+async def test_killed_while_training_nothing_is_registered_and_the_next_works(tmp_path: Path) -> None:
+    """Two weeks of one series: too little for a backtest, so that training is short."""
+    async with embedded_city(tmp_path, services=SERVICES, start=START + 2 * WEEK * SLOT) as city:
+        stub = stub_of(city)
+        await add(stub, "city/short", observations(0, weeks=2))
+        training = training_of(city)
+        asked = asyncio.ensure_future(_train(stub, "once"))
+        await until(lambda: bool(training.engine.processes()), "a training process")
+        for process in training.engine.processes():
+            os.kill(process, signal.SIGKILL)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await asked
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert await _models(stub) == []
+        model = await _train(stub, "once")
+        assert await _models(stub) == [model]
+        assert await _train(stub, "once") == model, "the same request trains once"
+        assert not training.engine.processes(), "the training process ends with its work"
+        [found] = await forecasts(stub, "city/short")
+        assert (found.model, len(found.points)) == (model, DAY) and not found.points[0].bands
 
 
 async def _train(stub: Any, request_id: str) -> str:
-    return str((await stub.Train(pb.TrainRequest(request_id=request_id, group="parking"))).model)
+    return str((await stub.Train(pb.TrainRequest(request_id=request_id, group="city"))).model)
 
 
 async def _models(stub: Any) -> list[str]:
