@@ -145,6 +145,7 @@ class DemoCity:
         past = max(self._place.city_time, LIVE_FROM.timestamp())
         await parts.driver.backfill(parts.process.anonymous(), CONTRACTS_FROM.timestamp(), past, report)
         self._clock.advance_to(past)
+        parts.forecasts.begin()
         await self._bill(parts, report)
         gate.ready = True
         address = await require_answer(self._options.port)

@@ -21,6 +21,7 @@ CHOICE = "choice"
 ENOUGH = 100
 """Counts against bands that say something of a run."""
 _TRAIN_S = 900.0
+_TAKE_IN_S, _POLL_S = 60.0, 0.1
 _LOOK_S = 1.0
 _MICRO = 1_000_000
 _KEPT_MAX = 20_000
@@ -58,15 +59,23 @@ class ForecastWatch:
     """One run's view of the parking forecasts."""
 
     def __init__(self, process: Process, clock: Clock) -> None:
+        self._process = process
         self._calls = Calls(partial(process.dial, "demo"))
         self._clock = clock
+        self._training: asyncio.Task[None] | None = None
         self.coverage = Coverage()
 
+    def begin(self) -> None:
+        """The past is there: trains beside what comes next, where there is no model yet. It is another process's work."""
+        self._training = asyncio.create_task(self._train())
+
     async def run(self) -> None:
-        """Trains where there is no model yet, then watches until cancelled."""
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._train())
-            tasks.create_task(self._watch())
+        """Watches what is served and what comes, until cancelled."""
+        try:
+            await self._watch()
+        finally:
+            if self._training is not None:
+                self._training.cancel()
 
     async def mase(self) -> float | None:
         """The newest parking model's own backtest: its mean absolute scaled error; None where there is no model."""
@@ -85,9 +94,23 @@ class ForecastWatch:
     async def _train(self) -> None:
         """In forecasting's computing process; a failure is left to its own weekly look."""
         if await self._newest() is None:
+            await self._past_taken_in()
             request = forecasting.TrainRequest(request_id="demo-first-training", group=GROUP)
             with contextlib.suppress(CityError):
                 await self._calls.ask("forecasting", "Train", request, timeout_s=_TRAIN_S)
+
+    async def _past_taken_in(self) -> None:
+        """Waits for forecasting's consumers, within reason: a model of a part is better than none."""
+        for _ in range(round(_TAKE_IN_S / _POLL_S)):
+            if await self._observed():
+                return
+            await asyncio.sleep(_POLL_S)
+
+    async def _observed(self) -> bool:
+        bus, service = self._process.world.bus, self._process.services["forecasting"]
+        return await self._process.stores["parking"].outbox_size() == 0 and all(
+            map(bus.caught_up, service.subscriptions)
+        )
 
     async def _watch(self) -> None:
         while True:
