@@ -34,6 +34,7 @@ from verifier.canonical import decode
 from verifier.trust import Trust, read_trust
 
 CHUNK = 250
+SPEED = 900
 _MADE_S = 300.0
 _LOG_FILES = ("entries", "tiles.0", "tiles.1", "checkpoint")
 _LEDGER_FILES = ("blocks", "height.json", "keys/public.json")
@@ -45,7 +46,7 @@ Judge = Callable[[], str]
 
 def make_city(folder: Path) -> None:
     """A small city with one month billed, stopped again."""
-    process = start(folder / "state", folder / "city.log", faults="")
+    process = start(folder / "state", folder / "city.log", SPEED, faults="")
     end = time.monotonic() + _MADE_S
     while not list((folder / "state" / "out" / "bundles").glob("bill-*.json")):
         if process.poll() is not None or time.monotonic() > end:
