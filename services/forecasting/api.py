@@ -84,6 +84,13 @@ class ForecastingServer(ForecastingServiceServicer):
         added, cleaned = await self._observing.add(require_request_id(request.request_id), fingerprint(request), chunk)
         return pb.AddObservationsResponse(added=added, cleaned=cleaned)
 
+    async def Forget(self, request: pb.ForgetRequest, context: Any) -> pb.ForgetResponse:
+        require_seen(request.series)
+        if request.to_time.seconds <= request.from_time.seconds:
+            raise InvalidArgument("from_time lies before to_time", field="to_time")
+        once = Once.of(request, pb.ForgetResponse)
+        return await self._observing.forget(once, request.series, request.from_time.seconds, request.to_time.seconds)
+
     async def Train(self, request: pb.TrainRequest, context: Any) -> pb.TrainResponse:
         once = Once.of(request, pb.TrainResponse)
         before = await once.asked(self._training.store)

@@ -75,7 +75,9 @@ def build(ctx: Context) -> Service:
         subscriptions=(
             Subscription(registry.group, (events.IDENTITY_TOPIC,), registry.handle),
             Subscription(paying.GROUP, (events.PAYMENTS_TOPIC,), parts.paying.handle),
-            Subscription(erasure.GROUP, (events.IDENTITY_TOPIC,), Erasure(store, people, meters, ctx.clock).handle),
+            Subscription(
+                erasure.GROUP, (events.IDENTITY_TOPIC,), Erasure(store, people, meters, ctx.clock, ctx.dial).handle
+            ),
         ),
         jobs=(
             Job("refusals", refusals.flush, 1.0),

@@ -160,7 +160,9 @@ async def refusal(call: Any) -> CityError:
 
 
 @contextlib.asynccontextmanager
-async def metering_city(state: Path, *, now: float = NOVEMBER) -> AsyncIterator[MeteringCity]:
+async def metering_city(
+    state: Path, *, now: float = NOVEMBER, services: Sequence[str] = ("metering", "notary")
+) -> AsyncIterator[MeteringCity]:
     """City time stands at `now`."""
     registry = Registry()  # type: ignore[abstract]  # the other RPCs are not called here
 
@@ -169,7 +171,7 @@ async def metering_city(state: Path, *, now: float = NOVEMBER) -> AsyncIterator[
         servicer = Servicer(add_IdentityServiceServicer_to_server, registry, "city.identity.v1.IdentityService")
         return Service(ctx.name, servicers=(servicer,))
 
-    async with embedded_city(state, services=("metering", "notary"), start=now, more={"identity": build}) as city:
+    async with embedded_city(state, services=services, start=now, more={"identity": build}) as city:
         found = MeteringCity(city, registry)
         try:
             yield found

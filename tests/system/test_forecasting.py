@@ -45,6 +45,7 @@ from tests.system.forecasting_city import (
     stub_of,
     train_state,
 )
+from tests.system.metering_city import device, metering_city
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -261,6 +262,41 @@ async def test_readings_and_states_come_over_the_bus(city: TestCity) -> None:
 
 def _message(topic: str, key: str, event: Any) -> Message:
     return cloud_event(topic=topic, key=key, event=event, source="test", id=key, time=START, commitment=bytes(32))
+
+
+async def test_what_is_forgotten_is_gone_from_memory_and_store(city: TestCity) -> None:
+    stub = stub_of(city)
+    await add(stub, "city/left", observations(3))
+    first_half = pb.ForgetRequest(request_id="forget-1", series="city/left")
+    first_half.from_time.seconds, first_half.to_time.seconds = START, START + 2 * WEEK * SLOT
+    for _ in range(2):
+        assert (await stub.Forget(first_half)).forgotten == 2 * WEEK
+    assert await counted(city, "city/left") == 3 * WEEK - HOUR_TWICE
+    rest = pb.ForgetRequest(request_id="forget-2", series="city/left")
+    rest.from_time.seconds, rest.to_time.seconds = 0, END
+    assert (await stub.Forget(rest)).forgotten == 3 * WEEK
+    assert await counted(city, "city/left") == 0
+    backwards = pb.ForgetRequest(request_id="forget-3", series="city/left", from_time=Timestamp(seconds=9))
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await stub.Forget(backwards)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert (
+        await stub.Forget(pb.ForgetRequest(request_id="f", series="city/none", to_time=Timestamp(seconds=9)))
+    ).forgotten == 0
+
+
+async def test_an_erased_residents_readings_are_forgotten_here_too(tmp_path: Path) -> None:
+    async with metering_city(tmp_path, services=("metering", "forecasting", "notary")) as there:
+        home = device()
+        await there.publish()
+        await there.register(home)
+        await there.contract(home, "ada")
+        await there.month(home, days=3)
+        await there.city.settle(anchored=False)
+        book = there.city.process.services["forecasting"].subscriptions[0].handler.__self__.book  # type: ignore[attr-defined]
+        assert book.count("metering/mp-0001") == 3 * DAY
+        await there.erase("ada")
+        assert not book.has("metering/mp-0001")
 
 
 async def test_a_killed_computing_process_is_started_again(city: TestCity) -> None:

@@ -31,6 +31,13 @@ class Row:
             self.capacity[at] = capacity
         self.version += 1
 
+    def clear(self, slot: int) -> None:
+        at = slot - self.first
+        if 0 <= at < len(self.values) and not isnan(self.values[at]):
+            self.values[at] = nan
+            self.count -= 1
+            self.version += 1
+
 
 def _grow(values: array[float], at: int) -> None:
     missing = at + 1 - len(values)
@@ -60,6 +67,16 @@ class Book:
         self.last_time[series] = max(time, self.last_time.get(series, 0))
         if len(row.values) > 2 * self._history:
             self._rows[series] = _cut(row, self._history)
+
+    def forget(self, series: str, from_time: int, to_time: int) -> None:
+        """Unknown from now on: the half hours of a series in [from_time, to_time); a series of which nothing is left is gone."""
+        row = self._rows.get(series)
+        if row is None:
+            return
+        for time in range(from_time, to_time, SLOT_S):
+            row.clear(wall_slot(self._zone, time))
+        if not row.count:
+            del self._rows[series], self.last_time[series]
 
     def names(self, prefix: str) -> list[str]:
         """The series of a group, in order."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from city.forecasting.v1 import forecasting_service_pb2 as pb
 from citykit.bus.port import Record
 from citykit.clock import Clock, unix
 from citykit.errors import InvalidArgument
+from citykit.once import Once
 from citykit.store.port import Store, Unit
 from services.forecasting import events
 from services.forecasting.app.book import Book
@@ -72,6 +74,23 @@ class Observing:
         if await self.store.write(unit):
             self._put(kept)
         return len(good), len(chunk.observations) - len(good)
+
+    async def forget(
+        self, once: Once[pb.ForgetResponse], series: str, from_time: int, to_time: int
+    ) -> pb.ForgetResponse:
+        """Destroys what was observed of a series in [from_time, to_time); the same request again is no change."""
+
+        def unit(work: Unit) -> pb.ForgetResponse:
+            before = once.before(work)
+            if before is not None:
+                return before
+            gone = observations.forget(work, series, from_time, to_time)
+            return once.keep(work, pb.ForgetResponse(forgotten=gone))
+
+        answer = await self.store.write(unit)
+        oldest = unix(self.clock) - 2 * self.history_days * _DAY_S
+        self.book.forget(series, max(from_time, oldest), min(to_time, unix(self.clock) + _DAY_S))
+        return answer
 
     async def prune(self) -> None:
         """Forgets what is older than the history. A job."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from struct import Struct
 
-from sqlalchemy import Connection, delete, select
+from sqlalchemy import Connection, delete, select, update
 
 from citykit.store.port import Unit
 from services.forecasting.store.tables import CHUNKS
@@ -32,6 +32,22 @@ def every(connection: Connection) -> Iterator[Chunk]:
     """All chunks in the order they came."""
     for row in connection.execute(select(CHUNKS.c.series, CHUNKS.c.observations).order_by(CHUNKS.c.number)):
         yield Chunk(row.series, tuple(_OBSERVATION.iter_unpack(row.observations)))
+
+
+def forget(unit: Unit, series: str, from_time: int, to_time: int) -> int:
+    """Destroys a series' observations in [from_time, to_time); returns how many there were."""
+    rows = unit.execute(select(CHUNKS.c.number, CHUNKS.c.observations).where(CHUNKS.c.series == series))
+    gone = 0
+    for row in rows:
+        before = tuple(_OBSERVATION.iter_unpack(row.observations))
+        kept = tuple(one for one in before if not from_time <= one[0] < to_time)
+        gone += len(before) - len(kept)
+        if not kept:
+            unit.execute(delete(CHUNKS).where(CHUNKS.c.number == row.number))
+        elif len(kept) < len(before):
+            changed = {"observations": _packed(Chunk(series, kept)), "last_time": kept[-1][0]}
+            unit.execute(update(CHUNKS).where(CHUNKS.c.number == row.number).values(**changed))
+    return gone
 
 
 def prune(unit: Unit, oldest: int) -> None:

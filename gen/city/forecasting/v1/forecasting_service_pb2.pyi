@@ -480,6 +480,50 @@ class AddObservationsResponse(google.protobuf.message.Message):
 Global___AddObservationsResponse: typing_extensions.TypeAlias = AddObservationsResponse
 
 @typing.final
+class ForgetRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    SERIES_FIELD_NUMBER: builtins.int
+    FROM_TIME_FIELD_NUMBER: builtins.int
+    TO_TIME_FIELD_NUMBER: builtins.int
+    request_id: builtins.str
+    series: builtins.str
+    @property
+    def from_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """From the first up to, not including, the second."""
+
+    @property
+    def to_time(self) -> google.protobuf.timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        request_id: builtins.str = ...,
+        series: builtins.str = ...,
+        from_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        to_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["from_time", b"from_time", "to_time", b"to_time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["from_time", b"from_time", "request_id", b"request_id", "series", b"series", "to_time", b"to_time"]) -> None: ...
+
+Global___ForgetRequest: typing_extensions.TypeAlias = ForgetRequest
+
+@typing.final
+class ForgetResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    FORGOTTEN_FIELD_NUMBER: builtins.int
+    forgotten: builtins.int
+    def __init__(
+        self,
+        *,
+        forgotten: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["forgotten", b"forgotten"]) -> None: ...
+
+Global___ForgetResponse: typing_extensions.TypeAlias = ForgetResponse
+
+@typing.final
 class TrainRequest(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 

@@ -59,6 +59,11 @@ class ForecastingServiceStub(object):
                 request_serializer=city_dot_forecasting_dot_v1_dot_forecasting__service__pb2.AddObservationsRequest.SerializeToString,
                 response_deserializer=city_dot_forecasting_dot_v1_dot_forecasting__service__pb2.AddObservationsResponse.FromString,
                 _registered_method=True)
+        self.Forget = channel.unary_unary(
+                '/city.forecasting.v1.ForecastingService/Forget',
+                request_serializer=city_dot_forecasting_dot_v1_dot_forecasting__service__pb2.ForgetRequest.SerializeToString,
+                response_deserializer=city_dot_forecasting_dot_v1_dot_forecasting__service__pb2.ForgetResponse.FromString,
+                _registered_method=True)
         self.Train = channel.unary_unary(
                 '/city.forecasting.v1.ForecastingService/Train',
                 request_serializer=city_dot_forecasting_dot_v1_dot_forecasting__service__pb2.TrainRequest.SerializeToString,
@@ -103,6 +108,13 @@ class ForecastingServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Forget(self, request, context):
+        """Destroys what was observed of a series in a span of time: the person it is about has left, or asked for it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Train(self, request, context):
         """Trains now instead of at the week's end.
         """
@@ -137,6 +149,11 @@ def add_ForecastingServiceServicer_to_server(servicer, server):
                     servicer.AddObservations,
                     request_deserializer=city_dot_forecasting_dot_v1_dot_forecasting__service__pb2.AddObservationsRequest.FromString,
                     response_serializer=city_dot_forecasting_dot_v1_dot_forecasting__service__pb2.AddObservationsResponse.SerializeToString,
+            ),
+            'Forget': grpc.unary_unary_rpc_method_handler(
+                    servicer.Forget,
+                    request_deserializer=city_dot_forecasting_dot_v1_dot_forecasting__service__pb2.ForgetRequest.FromString,
+                    response_serializer=city_dot_forecasting_dot_v1_dot_forecasting__service__pb2.ForgetResponse.SerializeToString,
             ),
             'Train': grpc.unary_unary_rpc_method_handler(
                     servicer.Train,
@@ -279,6 +296,33 @@ class ForecastingService(object):
             '/city.forecasting.v1.ForecastingService/AddObservations',
             city_dot_forecasting_dot_v1_dot_forecasting__service__pb2.AddObservationsRequest.SerializeToString,
             city_dot_forecasting_dot_v1_dot_forecasting__service__pb2.AddObservationsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Forget(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/city.forecasting.v1.ForecastingService/Forget',
+            city_dot_forecasting_dot_v1_dot_forecasting__service__pb2.ForgetRequest.SerializeToString,
+            city_dot_forecasting_dot_v1_dot_forecasting__service__pb2.ForgetResponse.FromString,
             options,
             channel_credentials,
             insecure,

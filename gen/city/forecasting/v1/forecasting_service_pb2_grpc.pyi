@@ -105,6 +105,22 @@ _ForecastingServiceAddObservationsType = typing_extensions.TypeVar(
     ],
 )
 
+_ForecastingServiceForgetType = typing_extensions.TypeVar(
+    '_ForecastingServiceForgetType',
+    grpc.UnaryUnaryMultiCallable[
+        city.forecasting.v1.forecasting_service_pb2.ForgetRequest,
+        city.forecasting.v1.forecasting_service_pb2.ForgetResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        city.forecasting.v1.forecasting_service_pb2.ForgetRequest,
+        city.forecasting.v1.forecasting_service_pb2.ForgetResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        city.forecasting.v1.forecasting_service_pb2.ForgetRequest,
+        city.forecasting.v1.forecasting_service_pb2.ForgetResponse,
+    ],
+)
+
 _ForecastingServiceTrainType = typing_extensions.TypeVar(
     '_ForecastingServiceTrainType',
     grpc.UnaryUnaryMultiCallable[
@@ -121,7 +137,7 @@ _ForecastingServiceTrainType = typing_extensions.TypeVar(
     ],
 )
 
-class ForecastingServiceStub(typing.Generic[_ForecastingServiceForecastType, _ForecastingServiceExplainType, _ForecastingServiceListSeriesType, _ForecastingServiceListModelsType, _ForecastingServiceAddObservationsType, _ForecastingServiceTrainType]):
+class ForecastingServiceStub(typing.Generic[_ForecastingServiceForecastType, _ForecastingServiceExplainType, _ForecastingServiceListSeriesType, _ForecastingServiceListModelsType, _ForecastingServiceAddObservationsType, _ForecastingServiceForgetType, _ForecastingServiceTrainType]):
     @typing.overload
     def __init__(self: ForecastingServiceStub[
         grpc.UnaryStreamMultiCallable[
@@ -143,6 +159,10 @@ class ForecastingServiceStub(typing.Generic[_ForecastingServiceForecastType, _Fo
         grpc.UnaryUnaryMultiCallable[
             city.forecasting.v1.forecasting_service_pb2.AddObservationsRequest,
             city.forecasting.v1.forecasting_service_pb2.AddObservationsResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            city.forecasting.v1.forecasting_service_pb2.ForgetRequest,
+            city.forecasting.v1.forecasting_service_pb2.ForgetResponse,
         ],
         grpc.UnaryUnaryMultiCallable[
             city.forecasting.v1.forecasting_service_pb2.TrainRequest,
@@ -173,6 +193,10 @@ class ForecastingServiceStub(typing.Generic[_ForecastingServiceForecastType, _Fo
             city.forecasting.v1.forecasting_service_pb2.AddObservationsResponse,
         ],
         grpc.aio.UnaryUnaryMultiCallable[
+            city.forecasting.v1.forecasting_service_pb2.ForgetRequest,
+            city.forecasting.v1.forecasting_service_pb2.ForgetResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
             city.forecasting.v1.forecasting_service_pb2.TrainRequest,
             city.forecasting.v1.forecasting_service_pb2.TrainResponse,
         ],
@@ -191,6 +215,9 @@ class ForecastingServiceStub(typing.Generic[_ForecastingServiceForecastType, _Fo
 
     AddObservations: _ForecastingServiceAddObservationsType
     """Observations of a series no topic brings. The same slot again replaces the value."""
+
+    Forget: _ForecastingServiceForgetType
+    """Destroys what was observed of a series in a span of time: the person it is about has left, or asked for it."""
 
     Train: _ForecastingServiceTrainType
     """Trains now instead of at the week's end."""
@@ -215,6 +242,10 @@ ForecastingServiceAsyncStub: typing_extensions.TypeAlias = ForecastingServiceStu
     grpc.aio.UnaryUnaryMultiCallable[
         city.forecasting.v1.forecasting_service_pb2.AddObservationsRequest,
         city.forecasting.v1.forecasting_service_pb2.AddObservationsResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        city.forecasting.v1.forecasting_service_pb2.ForgetRequest,
+        city.forecasting.v1.forecasting_service_pb2.ForgetResponse,
     ],
     grpc.aio.UnaryUnaryMultiCallable[
         city.forecasting.v1.forecasting_service_pb2.TrainRequest,
@@ -261,6 +292,14 @@ class ForecastingServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[city.forecasting.v1.forecasting_service_pb2.AddObservationsResponse, collections.abc.Awaitable[city.forecasting.v1.forecasting_service_pb2.AddObservationsResponse]]:
         """Observations of a series no topic brings. The same slot again replaces the value."""
+
+    @abc.abstractmethod
+    def Forget(
+        self,
+        request: city.forecasting.v1.forecasting_service_pb2.ForgetRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[city.forecasting.v1.forecasting_service_pb2.ForgetResponse, collections.abc.Awaitable[city.forecasting.v1.forecasting_service_pb2.ForgetResponse]]:
+        """Destroys what was observed of a series in a span of time: the person it is about has left, or asked for it."""
 
     @abc.abstractmethod
     def Train(
