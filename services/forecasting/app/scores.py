@@ -42,12 +42,6 @@ def scores(run: Run, name: str) -> dict[str, Any]:
     }
 
 
-def series_figures(run: Run) -> Floats:
-    """Shape (S,): each series' own mean absolute scaled error of the choice over the test origins."""
-    test = slice(len(run.origins.calibration), None)
-    return _by_series(np.abs(run.forecasts[CHOICE] - run.truth)[test] / run.scale[test][:, :, None])
-
-
 def _coverage(error: Floats, run: Run, name: str, level: int) -> dict[str, float | None]:
     half = run.halves[name][level][-len(error) :] if name in run.halves else np.full_like(error, np.nan)
     inside = np.where(np.isnan(error) | np.isnan(half), np.nan, error <= half)

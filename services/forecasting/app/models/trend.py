@@ -5,6 +5,7 @@ Point forecasts only (`uncertainty_samples=0`): the intervals come from the back
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -30,8 +31,10 @@ def train(panel: Panel, end: int, ahead: int) -> Curve:
     when = pandas.DataFrame({"ds": _times(panel, np.arange(end, end + ahead))})
     days = holidays_of(panel, end, ahead)
     country = days.country if days else ""
-    fits = [_fit(panel, values[start:end], columns, country) for values in panel.values]
-    curves = [np.full(ahead, np.nan) if fit is None else fit.predict(when)["yhat"].to_numpy() for fit in fits]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Prophet's use of pandas is not ours to change
+        fits = [_fit(panel, values[start:end], columns, country) for values in panel.values]
+        curves = [np.full(ahead, np.nan) if fit is None else fit.predict(when)["yhat"].to_numpy() for fit in fits]
     return Curve(end, np.stack(curves))
 
 
