@@ -41,7 +41,7 @@ def noisy(kind: str, seed: int, series: int = 12, weeks: int = 14) -> Floats:
 
 
 @pytest.mark.parametrize("kind", ["normal", "heavy", "day"])
-@settings(max_examples=3, deadline=None, derandomize=True)
+@settings(max_examples=2, deadline=None, derandomize=True)
 @given(seed=seeds)
 def test_bands_hold_what_comes_on_series_with_known_noise(kind: str, seed: int) -> None:
     panel = panel_of(noisy(kind, seed), EIGHTHS)
@@ -145,7 +145,7 @@ def figures_of(lines: list[str]) -> dict[str, Any]:
     return found
 
 
-@settings(max_examples=5, deadline=None, derandomize=True)
+@settings(max_examples=3, deadline=None, derandomize=True)
 @given(seed=seeds)
 def test_the_order_of_the_rows_does_not_matter(seed: int) -> None:
     lines = rows(seed)
