@@ -15,7 +15,7 @@ from citykit import telemetry
 from citykit.clock import ReplayClock
 from citykit.ids import system_randomness
 from citykit.ledger.port import Ledger
-from citykit.run import Process, running
+from citykit.run import Process, keep_out_of_collections, running
 from citykit.settings import CitySettings
 from services.commands.progress import Bars
 from services.demo.artefacts import Artefacts
@@ -147,6 +147,7 @@ class DemoCity:
         self._clock.advance_to(past)
         parts.forecasts.begin()
         await self._bill(parts, report)
+        keep_out_of_collections()
         gate.ready = True
         address = await require_answer(self._options.port)
         self._bars.say(f"The city's dashboard: {address}")

@@ -35,7 +35,7 @@ from citykit.access import mint, signing_key
 from citykit.clock import ReplayClock
 from citykit.ids import seeded_randomness
 from citykit.package import NO_PREVIOUS, OCCUPIED, Ed25519Signer, Es256Signer, Reading, sign_package
-from citykit.run import Process, derive_key, running
+from citykit.run import Process, derive_key, keep_out_of_collections, running
 from citykit.service import Context, Service, Servicer
 from citykit.settings import CitySettings
 from services.parking.app.access import signed
@@ -135,6 +135,7 @@ async def rush(wanted: Rush) -> dict[str, Any]:
         state = Path(folder)
         async with _served(state) as process:
             await _prepare(process, wanted)
+            keep_out_of_collections()
             _write_tokens(process, state / "tokens")
             client = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "services.parking.bench", process.socket, str(state / "tokens"), str(wanted.attempts),
