@@ -132,7 +132,8 @@ def test_a_beginning_that_time_ran_past_is_taken_later(site: Site, visit: Open) 
     page = opened(visit(url).page)
     reserve(page)
     expect(page.locator("#reservation-tag")).to_have_text("confirmed")
-    tried = [request.from_time.seconds for request in city.calls.of("Hold")]
+    acts = {request.request_id: request.from_time.seconds for request in city.calls.of("Hold")}
+    tried = list(acts.values())  # on a slow machine one act may be asked for twice
     assert len(tried) > 1 and tried == sorted(set(tried)) and tried[-1] >= NOW + city.calls.too_late_s
     assert len(city.calls.of("CreateMandate")) == 1
 
