@@ -11,9 +11,7 @@ from city.forecasting.v1 import forecasting_service_pb2 as pb
 from city.forecasting.v1.forecasting_service_pb2_grpc import ForecastingServiceServicer
 from citykit import canonical
 from citykit.access import caller
-from citykit.edge import fingerprint
 from citykit.errors import InvalidArgument
-from citykit.ids import require_request_id
 from citykit.once import Once
 from services.forecasting.app.book import Book
 from services.forecasting.app.forecasts import Forecaster, SeriesForecast, require_seen
@@ -81,8 +79,7 @@ class ForecastingServer(ForecastingServiceServicer):
         require_seen(request.series)
         rows = tuple((o.time.seconds, o.value_milli, o.capacity_milli) for o in request.observations)
         chunk = Chunk(request.series, rows)
-        added, cleaned = await self._observing.add(require_request_id(request.request_id), fingerprint(request), chunk)
-        return pb.AddObservationsResponse(added=added, cleaned=cleaned)
+        return await self._observing.add(Once.of(request, pb.AddObservationsResponse), chunk)
 
     async def Forget(self, request: pb.ForgetRequest, context: Any) -> pb.ForgetResponse:
         require_seen(request.series)

@@ -77,10 +77,10 @@ async def _measured(load: Load) -> float:
             await _open(process)
             token = ServiceTokens(service_token_seed(process.world.root_key), "bench").token("payments")
             client = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "services.payments.bench", process.socket, token, str(load.requests), str(load.linked),
-                str(load.callers), stdout=asyncio.subprocess.PIPE,
+                sys.executable, "-m", "services.payments.bench", process.socket, str(load.requests), str(load.linked),
+                str(load.callers), stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
             )  # fmt: skip
-            output, _ = await client.communicate()
+            output, _ = await client.communicate(token.encode())
             books = await PaymentsServiceStub(process.dial("bench", "payments")).GetBooks(pb.GetBooksRequest())
         found = json.loads(output)
         if books.sum_minor or books.transfers != found["transfers"] + ACCOUNTS:
@@ -141,7 +141,7 @@ def _requests(load: Load) -> list[pb.CreateTransfersRequest]:
 
 
 async def _client(socket: str, token: str, load: Load) -> None:
-    """The other process; the requests are made beforehand."""
+    """The other process, which reads its token from its input; the requests are made beforehand."""
     requests = _requests(load)
     async with grpc.aio.insecure_channel(socket, interceptors=bearer_interceptors_of(token)) as channel:
         stub = PaymentsServiceStub(channel)
@@ -158,7 +158,7 @@ async def _caller(stub: Any, requests: Sequence[pb.CreateTransfersRequest]) -> N
 
 if __name__ == "__main__":
     if len(sys.argv) > 1:
-        asyncio.run(_client(sys.argv[1], sys.argv[2], Load(*map(int, sys.argv[3:6]))))
+        asyncio.run(_client(sys.argv[1], sys.stdin.read(), Load(*map(int, sys.argv[2:5]))))
     else:
         for bench in BENCHES:
             print(json.dumps(bench()))

@@ -47,8 +47,8 @@ class Observing:
         for chunk in await self.store.write(unit):
             self._put(chunk)
 
-    async def add(self, request_id: str, mark: bytes, chunk: Chunk) -> tuple[int, int]:
-        """(added, cleaned) of observations another service brings; the same request again is no change. Negative values, values above the
+    async def add(self, once: Once[pb.AddObservationsResponse], chunk: Chunk) -> pb.AddObservationsResponse:
+        """Observations another service brings; the same request again is no change. Negative values, values above the
         capacity said with them, and times more than a day ahead are cleaned.
 
         Raises:
@@ -64,16 +64,20 @@ class Observing:
         good = tuple(sorted(one for one in chunk.observations if _possible(one, latest)))
         kept = Chunk(chunk.series, good)
 
-        def unit(work: Unit) -> bool:
-            if work.answered(request_id, "AddObservations", mark) is not None:
-                return False
-            observations.add(work, [kept])
-            work.answer(request_id, "AddObservations", mark, b"")
-            return True
+        answer = pb.AddObservationsResponse(added=len(good), cleaned=len(chunk.observations) - len(good))
 
-        if await self.store.write(unit):
-            self._put(kept)
-        return len(good), len(chunk.observations) - len(good)
+        def unit(work: Unit) -> pb.AddObservationsResponse | None:
+            before = once.before(work)
+            if before is None:
+                observations.add(work, [kept])
+                once.keep(work, answer)
+            return before
+
+        before = await self.store.write(unit)
+        if before is not None:
+            return before
+        self._put(kept)
+        return answer
 
     async def forget(
         self, once: Once[pb.ForgetResponse], series: str, from_time: int, to_time: int

@@ -14,10 +14,9 @@ import grpc.aio
 
 from city.forecasting.v1 import forecasting_service_pb2 as forecasting
 from city.forecasting.v1.forecasting_service_pb2_grpc import ForecastingServiceStub
-from city.identity.v1 import events_pb2
-from citykit.bus.events import event_type
 from citykit.bus.port import Record
 from citykit.clock import Clock, unix
+from citykit.erasure import erased_subject
 from citykit.errors import Unavailable
 from citykit.store.port import Store, Unit
 from services.metering.app.meters import Meters
@@ -29,7 +28,6 @@ from services.metering.store.erasure import erase_appeals, erase_contract, erase
 GROUP = "metering-erasure"
 AUDIENCE = "metering"
 _TIMEOUT_S = 10.0
-_ERASED = events_pb2.SubjectErased.DESCRIPTOR.full_name
 
 
 @dataclass(frozen=True)
@@ -45,22 +43,19 @@ class Erasure:
     async def handle(self, records: Sequence[Record]) -> None:
         """Each record once; the effect and its mark are one transaction."""
         for record in records:
-            if event_type(record) == _ERASED:
-                await self._forget(record)
-                for device in await self.store.write(partial(self._erase, record)):
+            if subject := erased_subject(record, AUDIENCE):
+                await self._forget(subject)
+                for device in await self.store.write(partial(self._erase, record, subject)):
                     self.meters.forget(device)
 
-    async def _forget(self, record: Record) -> None:
+    async def _forget(self, subject: str) -> None:
         """First, for nothing says afterwards whose series they were; forecasting forgets twice as well as once.
 
         Raises:
             Unavailable: forecasting is away; the bus brings the record again.
         """
-        event = events_pb2.SubjectErased.FromString(record.value)
-        if event.audience != AUDIENCE:
-            return
         stub = ForecastingServiceStub(self.dial("forecasting"))
-        for row in await self.store.read(lambda c: contracts_of_subject(c, event.subject)):
+        for row in await self.store.read(lambda c: contracts_of_subject(c, subject)):
             span = self.people.span_of(row)
             end = min(span.to_time, unix(self.clock) // DAY_S * DAY_S + DAY_S)
             request = forecasting.ForgetRequest(
@@ -71,21 +66,18 @@ class Erasure:
             try:
                 await stub.Forget(request, timeout=_TIMEOUT_S)
             except grpc.aio.AioRpcError as error:
-                if (
-                    error.code() is not grpc.StatusCode.UNIMPLEMENTED
-                ):  # a city without forecasting has nothing to forget
+                # a city without forecasting has nothing to forget
+                if error.code() is not grpc.StatusCode.UNIMPLEMENTED:
                     raise Unavailable("forecasting is away; the erasure waits for it", retry_after_s=2.0) from error
 
-    def _erase(self, record: Record, unit: Unit) -> list[str]:
-        event = events_pb2.SubjectErased()
-        event.ParseFromString(record.value)
-        if event.audience != AUDIENCE or not unit.first_time(record, GROUP):
+    def _erase(self, record: Record, subject: str, unit: Unit) -> list[str]:
+        if not unit.first_time(record, GROUP):
             return []
         devices: list[str] = []
-        for row in contracts_of_subject(unit.connection, event.subject):
+        for row in contracts_of_subject(unit.connection, subject):
             span = self.people.span_of(row)
             end = min(span.to_time, unix(self.clock) + SLOT_S)
             devices += erase_span(unit, row.meter_point, span.from_time, end)
             erase_contract(unit, row.id)
-        erase_appeals(unit, event.subject)
+        erase_appeals(unit, subject)
         return devices

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from city.identity.v1 import events_pb2
-from citykit.bus.events import event_type
 from citykit.bus.port import Record
+from citykit.erasure import erased_subject
 from citykit.store.port import Store, Unit
 from services.parking.app.board import Board
 from services.parking.app.reservations import Reservations
@@ -18,7 +17,6 @@ from services.parking.store import access, documents, reservations, tariffs
 
 GROUP = "parking-erasure"
 AUDIENCE = "parking"
-_ERASED = events_pb2.SubjectErased.DESCRIPTOR.full_name
 
 
 @dataclass(frozen=True)
@@ -33,11 +31,8 @@ class Erasure:
     async def handle(self, records: Sequence[Record]) -> None:
         """Each record once; the effect and its mark are one transaction."""
         for record in records:
-            if event_type(record) == _ERASED:
-                event = events_pb2.SubjectErased()
-                event.ParseFromString(record.value)
-                if event.audience == AUDIENCE:
-                    await self._erase(record, event.subject)
+            if subject := erased_subject(record, AUDIENCE):
+                await self._erase(record, subject)
 
     async def _erase(self, record: Record, subject: str) -> None:
         for one in await self.store.write(partial(self._erased, record, subject)):

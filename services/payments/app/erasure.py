@@ -9,15 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from city.identity.v1 import events_pb2
-from citykit.bus.events import event_type
 from citykit.bus.port import Record
+from citykit.erasure import erased_subject
 from citykit.store.port import Store, Unit
 from services.payments.store.payments import erase
 
 GROUP = "payments-erasure"
 AUDIENCE = "payments"
-_ERASED = events_pb2.SubjectErased.DESCRIPTOR.full_name
 
 
 @dataclass(frozen=True)
@@ -29,12 +27,10 @@ class Erasure:
     async def handle(self, records: Sequence[Record]) -> None:
         """Each record once; the effect and its mark are one transaction."""
         for record in records:
-            if event_type(record) == _ERASED:
-                await self.store.write(partial(_erase, record))
+            if subject := erased_subject(record, AUDIENCE):
+                await self.store.write(partial(_erase, record, subject))
 
 
-def _erase(record: Record, unit: Unit) -> None:
-    event = events_pb2.SubjectErased()
-    event.ParseFromString(record.value)
-    if event.audience == AUDIENCE and unit.first_time(record, GROUP):
-        erase(unit, event.subject)
+def _erase(record: Record, subject: str, unit: Unit) -> None:
+    if unit.first_time(record, GROUP):
+        erase(unit, subject)
