@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from city.parking.v1.parking_service_pb2_grpc import add_ParkingServiceServicer_to_server
@@ -11,6 +13,7 @@ from citykit.onramp.devices import device_keys
 from citykit.onramp.registry import Registry
 from citykit.proofs import Proofs
 from citykit.service import Context, Job, Service, Servicer
+from citykit.store.port import Store
 from services.parking import events
 from services.parking.api import ParkingServer, Parts
 from services.parking.app import erasure
@@ -45,51 +48,154 @@ from services.parking.store.tables import DEVICES, METADATA
 FULL_NAME = "city.parking.v1.ParkingService"
 
 
+@dataclass(frozen=True)
+class _Reserving:
+    """From the hold to the receipt."""
+
+    board: Board
+    remembered: Remembered
+    views: Views
+    payee: Payee
+    money: Money
+    endings: Endings
+    holds: Holds
+    reservations: Reservations
+    passages: Passages
+
+
+@dataclass(frozen=True)
+class _Sensing:
+    """What is counted, expected and said of lots."""
+
+    registry: Registry
+    states: States
+    ingest: Ingest
+    city_events: CityEvents
+    expectations: Expectations
+    calibration: Calibration
+
+
 def build(ctx: Context) -> Service:
     """Assembles the service; nothing runs before `start`."""
     store = ctx.open_store(METADATA, Path(__file__).parent / "migrations")
-    general = ctx.settings.general
     lots, tariffs, permits = Lots(store), Tariffs(store, ctx.ledger), Permits(store, ctx.randomness)
+    reserving = _reserving(ctx, store, lots, tariffs, permits)
+    sensing = _sensing(ctx, store, lots, reserving.passages)
+    parts = _parts(ctx, store, (lots, tariffs, permits), reserving, sensing)
+    look_again = _looking_again(ctx, store, reserving.board)
+
+    async def start() -> None:
+        loaded = (lots, tariffs, permits, reserving.remembered, parts.keys, sensing.registry, sensing.states)
+        for part in (*loaded, sensing.city_events):
+            await part.load()
+        await look_again()
+
+    async def stop() -> None:
+        sensing.ingest.close()
+        await sensing.calibration.work()
+
+    forget = Erasure(store, reserving.board, permits, reserving.reservations)
+    return Service(
+        name="parking",
+        store=store,
+        servicers=(Servicer(add_ParkingServiceServicer_to_server, ParkingServer(parts), FULL_NAME),),
+        subscriptions=(
+            Subscription(events.MONEY_GROUP, (events.PAYMENTS_TOPIC,), reserving.money.handle),
+            Subscription(sensing.registry.group, (events.IDENTITY_TOPIC,), sensing.registry.handle),
+            Subscription(erasure.GROUP, (events.IDENTITY_TOPIC,), forget.handle),
+        ),
+        jobs=(
+            Job("keys", parts.keys.publish, 5.0),
+            Job("expire", reserving.endings.expire, 0.5),
+            Job("no-show", reserving.endings.miss, 2.0),
+            Job("duties", reserving.money.work, 1.0),
+            Job("board", look_again, 30.0),
+            Job("provable", parts.bundles.mark_provable, 2.0),
+            Job("expectations", sensing.expectations.refresh, 0.5),
+            Job("calibration", sensing.calibration.work, 1.0),
+            Job("prune", sensing.states.prune, 3_600.0),
+        ),
+        start=start,
+        stop=stop,
+    )
+
+
+def _reserving(ctx: Context, store: Store, lots: Lots, tariffs: Tariffs, permits: Permits) -> _Reserving:
     board, remembered, views, changes = Board(), Remembered(store), Views(store), Changes(ctx.randomness)
     payee = Payee(ctx.dial)
     money = Money(store, payee, changes, tariffs, board, ctx.clock, ctx.log)
     endings = Endings(store, board, changes, money, tariffs, ctx.clock)
     holds = Holds(
         store, board, remembered, tariffs, permits, changes, endings, views, lots.find, ctx.clock, ctx.randomness,
-        general.zone, ctx.key("plates"),
+        ctx.settings.general.zone, ctx.key("plates"),
     )  # fmt: skip
-    reservations = Reservations(store, board, changes, money, tariffs, holds, views, ctx.clock)
-    keys = Keys(store, ctx.ledger, ctx.key("access-signing"))
-    passages = Passages(changes, money, tariffs, board, ctx.clock)
-    bundles = Bundles(
-        store, Proofs(ctx.dial), payee, keys, lambda c, device: device_keys(c, DEVICES, device), general.city
+    return _Reserving(
+        board=board,
+        remembered=remembered,
+        views=views,
+        payee=payee,
+        money=money,
+        endings=endings,
+        holds=holds,
+        reservations=Reservations(store, board, changes, money, tariffs, holds, views, ctx.clock),
+        passages=Passages(changes, money, tariffs, board, ctx.clock),
     )
+
+
+def _sensing(ctx: Context, store: Store, lots: Lots, passages: Passages) -> _Sensing:
+    settings = ctx.settings.parking
     registry = Registry(store, DEVICES, ctx.dial, events.FLEET_GROUP)
-    states = States(store, ctx.clock, ctx.settings.parking.sensor_silence_s)
-    ingest = Ingest(store, registry, lots, states, passages, ctx.clock, ctx.randomness, ctx.settings.parking)
-    city_events = CityEvents(store, lots, ctx.clock)
-    expectations = Expectations(lots, ctx.dial, ctx.clock, ctx.log)
-    calibration = Calibration(store, ctx.clock, ctx.randomness, general.zone)
-    parts = Parts(
+    states = States(store, ctx.clock, settings.sensor_silence_s)
+    return _Sensing(
+        registry=registry,
+        states=states,
+        ingest=Ingest(store, registry, lots, states, passages, ctx.clock, ctx.randomness, settings),
+        city_events=CityEvents(store, lots, ctx.clock),
+        expectations=Expectations(lots, ctx.dial, ctx.clock, ctx.log),
+        calibration=Calibration(store, ctx.clock, ctx.randomness, ctx.settings.general.zone),
+    )
+
+
+def _parts(
+    ctx: Context, store: Store, given: tuple[Lots, Tariffs, Permits], reserving: _Reserving, sensing: _Sensing
+) -> Parts:
+    (lots, tariffs, permits), general = given, ctx.settings.general
+    states, expectations, calibration = sensing.states, sensing.expectations, sensing.calibration
+    keys = Keys(store, ctx.ledger, ctx.key("access-signing"))
+    return Parts(
         lots=lots,
         tariffs=tariffs,
         permits=permits,
-        holds=holds,
-        reservations=reservations,
-        views=views,
+        holds=reserving.holds,
+        reservations=reserving.reservations,
+        views=reserving.views,
         keys=keys,
         access=Access(store, keys, tariffs, lots.find, ctx.clock, general.city),
-        bundles=bundles,
-        books=Books(store),
-        ingest=ingest,
-        listing=Listing(lots, states, expectations, board, ctx.clock),
-        advising=Advising(
-            lots, states, expectations, city_events, tariffs, board, calibration, ctx.clock, general.zone
+        bundles=Bundles(
+            store, Proofs(ctx.dial), reserving.payee, keys, lambda c, name: device_keys(c, DEVICES, name), general.city
         ),
-        city_events=city_events,
+        books=Books(store),
+        ingest=sensing.ingest,
+        listing=Listing(lots, states, expectations, reserving.board, ctx.clock),
+        advising=Advising(
+            lots,
+            states,
+            expectations,
+            sensing.city_events,
+            tariffs,
+            reserving.board,
+            calibration,
+            ctx.clock,
+            general.zone,
+        ),
+        city_events=sensing.city_events,
         calibration=calibration,
         publications=Publications(lots, states, ctx.clock, general),
     )
+
+
+def _looking_again(ctx: Context, store: Store, board: Board) -> Callable[[], Awaitable[None]]:
+    """Fills the board from the promises that are stored: at start, and now and then."""
 
     async def look_again() -> None:
         changed = board.changes
@@ -97,35 +203,4 @@ def build(ctx: Context) -> Service:
         found = await store.read(lambda c: (promises(c, slot), hold_ends(c)))
         board.load(*found, changed)
 
-    async def start() -> None:
-        for part in (lots, tariffs, permits, remembered, keys, registry, states, city_events):
-            await part.load()
-        await look_again()
-
-    async def stop() -> None:
-        ingest.close()
-        await calibration.work()
-
-    return Service(
-        name="parking",
-        store=store,
-        servicers=(Servicer(add_ParkingServiceServicer_to_server, ParkingServer(parts), FULL_NAME),),
-        subscriptions=(
-            Subscription(events.MONEY_GROUP, (events.PAYMENTS_TOPIC,), money.handle),
-            Subscription(registry.group, (events.IDENTITY_TOPIC,), registry.handle),
-            Subscription(erasure.GROUP, (events.IDENTITY_TOPIC,), Erasure(store, board, permits, reservations).handle),
-        ),
-        jobs=(
-            Job("keys", keys.publish, 5.0),
-            Job("expire", endings.expire, 0.5),
-            Job("no-show", endings.miss, 2.0),
-            Job("duties", money.work, 1.0),
-            Job("board", look_again, 30.0),
-            Job("provable", bundles.mark_provable, 2.0),
-            Job("expectations", expectations.refresh, 0.5),
-            Job("calibration", calibration.work, 1.0),
-            Job("prune", states.prune, 3_600.0),
-        ),
-        start=start,
-        stop=stop,
-    )
+    return look_again
