@@ -6,7 +6,7 @@ import base64
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import grpc.aio
 
@@ -14,24 +14,12 @@ from city.notary.v1 import notary_service_pb2 as notary
 from city.notary.v1.notary_service_pb2_grpc import NotaryServiceStub
 from citykit.edge import city_error
 from citykit.errors import CityError, FailedPrecondition, NotFound
+from citykit.onramp.devices import Key
 
 FORMAT = "city.bundle.v1"
 ENTRIES_MAX = 10_000
 """Entries of one log in one bundle: what one batch proof covers."""
 _TIMEOUT_S = 30.0
-
-
-class RegisteredKey(Protocol):
-    """A device's key as identity registered it; `transaction` is the one on the ledger."""
-
-    @property
-    def public_key(self) -> bytes: ...
-    @property
-    def algorithm(self) -> str: ...
-    @property
-    def from_sequence(self) -> int: ...
-    @property
-    def transaction(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -69,11 +57,11 @@ class Proofs:
             raise city_error(error) from None
         return json.loads(answer.json)
 
-    async def device(self, device: str, keys: Sequence[RegisteredKey]) -> dict[str, Any]:
+    async def device(self, device: str, keys: Sequence[Key]) -> dict[str, Any]:
         """An item of the bundle's `devices`."""
         return {"id": device, "keys": [await self._key(key) for key in keys]}
 
-    async def _key(self, key: RegisteredKey) -> dict[str, Any]:
+    async def _key(self, key: Key) -> dict[str, Any]:
         return {
             "key": key.public_key.hex(),
             "algorithm": key.algorithm,

@@ -228,6 +228,7 @@ class DemoCity:
             yield
         finally:
             task.cancel()
+            await parts.forecasts.end()
             write_place(self._options.state, self._place.at(self._clock.now()))
             self._summary.count(parts.driver.counts, before, await read_books(calls))
             self._summary.forecast_mase = await parts.forecasts.mase()

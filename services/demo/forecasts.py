@@ -24,6 +24,7 @@ _TRAIN_S = 900.0
 _TAKE_IN_S, _POLL_S = 60.0, 0.1
 _LOOK_S = 1.0
 _MICRO = 1_000_000
+_LEVEL = 80
 _KEPT_MAX = 20_000
 
 
@@ -69,13 +70,19 @@ class ForecastWatch:
         """The past is there: trains beside what comes next, where there is no model yet. It is another process's work."""
         self._training = asyncio.create_task(self._train())
 
+    async def end(self) -> None:
+        """Waits no longer for a training that goes on; also where the run ended before it watched anything."""
+        if self._training is not None:
+            self._training.cancel()
+            await asyncio.gather(self._training, return_exceptions=True)
+
     async def run(self) -> None:
         """Watches what is served and what comes, until cancelled."""
-        try:
-            await self._watch()
-        finally:
-            if self._training is not None:
-                self._training.cancel()
+        while True:
+            with contextlib.suppress(CityError):
+                answer = await self._calls.ask("parking", "ListLots", parking.ListLotsRequest())
+                self.coverage.look(answer.lots, self._clock.now())
+            await asyncio.sleep(_LOOK_S)
 
     async def mase(self) -> float | None:
         """The newest parking model's own backtest: its mean absolute scaled error; None where there is no model."""
@@ -88,7 +95,7 @@ class ForecastWatch:
         if self.coverage.came >= ENOUGH:
             return self.coverage.share
         model = await self._newest()
-        micro = model.coverage_micro.get(80) if model is not None else None
+        micro = model.coverage_micro.get(_LEVEL) if model is not None else None
         return None if micro is None else float(micro / _MICRO)
 
     async def _train(self) -> None:
@@ -111,13 +118,6 @@ class ForecastWatch:
         return await self._process.stores["parking"].outbox_size() == 0 and all(
             map(bus.caught_up, service.subscriptions)
         )
-
-    async def _watch(self) -> None:
-        while True:
-            with contextlib.suppress(CityError):
-                answer = await self._calls.ask("parking", "ListLots", parking.ListLotsRequest())
-                self.coverage.look(answer.lots, self._clock.now())
-            await asyncio.sleep(_LOOK_S)
 
     async def _newest(self) -> Any:
         with contextlib.suppress(CityError):

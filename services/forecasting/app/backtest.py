@@ -199,11 +199,11 @@ def calibrate(run: Run, errors: Floats, past: list[int], state: list[Adaptive]) 
         score_quantiles(scores[..., steps], [adaptive.alpha(level) for level in LEVELS], worth(run))
         for steps, adaptive in zip(buckets(run.horizon), state, strict=True)
     ]
-    reach = {level: _from_longer(np.stack([bucket[k] for bucket in found], axis=1)) for k, level in enumerate(LEVELS)}
+    reach = {level: from_longer(np.stack([bucket[k] for bucket in found], axis=1)) for k, level in enumerate(LEVELS)}
     return Bands(scale * levels[-1][:, None], reach)
 
 
-def _from_longer(reach: Floats) -> Floats:
+def from_longer(reach: Floats) -> Floats:
     """Shape (S, buckets): a bucket in which nothing came takes over from the next longer one, which is never surer."""
     for bucket in range(reach.shape[1] - 2, -1, -1):
         unknown = np.isinf(reach[:, bucket])

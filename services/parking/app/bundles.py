@@ -13,8 +13,9 @@ from sqlalchemy import Connection
 from city.payments.v1 import payments_service_pb2 as payments_pb
 from citykit import canonical
 from citykit.errors import CityError, FailedPrecondition, NotFound, Unavailable
+from citykit.onramp.devices import Key
 from citykit.package import commitment
-from citykit.proofs import FORMAT, Proofs, RegisteredKey, package_part
+from citykit.proofs import FORMAT, Proofs, package_part
 from citykit.store.port import Store
 from services.parking import events
 from services.parking.app.access import Keys, kid_of
@@ -82,7 +83,7 @@ class Bundles:
     proofs: Proofs
     payee: Payee
     keys: Keys
-    keys_of: Callable[[Connection, str], Sequence[RegisteredKey]]
+    keys_of: Callable[[Connection, str], Sequence[Key]]
     city: str
     patience: _Patience = field(default_factory=_Patience)
 

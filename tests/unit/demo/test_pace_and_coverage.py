@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from city.forecasting.v1 import forecasting_service_pb2 as forecasting
 from city.parking.v1 import parking_service_pb2 as parking
-from services.demo.forecasts import Coverage
+from citykit.clock import ReplayClock
+from citykit.errors import Unavailable
+from citykit.testing.polling import until
+from services.demo.forecasts import ENOUGH, Coverage, ForecastWatch
 from services.demo.pace import SLOW, speed_for
 
 NOW = 1_478_563_200
@@ -67,3 +71,64 @@ def test_coverage_holds_what_came_against_the_newest_band_served_before_it() -> 
     assert coverage.share == 0.5
     coverage.look(lots((NOW + 1, 0, 99, 35)), NOW + 5)
     assert coverage.came == 2
+
+
+class Asked:
+    """In place of the calls to services: `models` there are, and what was asked for."""
+
+    def __init__(self, *models: forecasting.Model) -> None:
+        self.models = models
+        self.rpcs: list[str] = []
+
+    async def ask(self, service: str, rpc: str, request: Any, **_: Any) -> Any:
+        self.rpcs.append(rpc)
+        if rpc == "Train":
+            raise Unavailable("away")
+        return forecasting.ListModelsResponse(models=self.models)
+
+
+def watch(asked: Asked, *, waiting: int = 0) -> ForecastWatch:
+    """A watch of a city whose forecasting has taken in everything."""
+
+    async def outbox_size() -> int:
+        return waiting
+
+    process = SimpleNamespace(
+        dial=lambda caller, service: None,
+        world=SimpleNamespace(bus=SimpleNamespace(caught_up=lambda subscription: True)),
+        services={"forecasting": SimpleNamespace(subscriptions=("one",))},
+        stores={"parking": SimpleNamespace(outbox_size=outbox_size)},
+    )
+    found = ForecastWatch(cast(Any, process), ReplayClock(NOW))
+    found._calls = cast(Any, asked)
+    return found
+
+
+MODEL = forecasting.Model(group="parking", coverage_micro={80: 790_000, 95: 940_000}, mase_micro={"choice": 720_000})
+
+
+async def test_coverage_is_the_backtests_until_enough_has_come() -> None:
+    found = watch(Asked(forecasting.Model(group="metering"), MODEL))
+    assert (await found.coverage80(), await found.mase()) == (0.79, 0.72)
+    found.coverage.came, found.coverage.inside = ENOUGH, ENOUGH // 4
+    assert await found.coverage80() == 0.25
+    assert await watch(Asked()).coverage80() is None
+
+
+async def test_training_is_asked_for_once_the_past_is_taken_in_and_only_without_a_model() -> None:
+    for models, waiting, rpcs in (((), 0, ["ListModels", "Train"]), ((MODEL,), 0, ["ListModels"])):
+        asked = Asked(*models)
+        found = watch(asked, waiting=waiting)
+        await found._train()
+        assert asked.rpcs == rpcs
+
+
+async def test_a_run_that_ends_early_leaves_no_training_behind() -> None:
+    asked = Asked()
+    found = watch(asked, waiting=1)
+    found.begin()
+    await until(lambda: bool(asked.rpcs), "the training has begun to wait")
+    await found.end()
+    assert found._training is not None and found._training.cancelled()
+    assert asked.rpcs == ["ListModels"]
+    await watch(Asked()).end()

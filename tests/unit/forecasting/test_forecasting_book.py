@@ -37,6 +37,13 @@ def test_a_snapshot_has_the_series_side_by_side_with_gaps_and_ends_where_it_is_a
     assert book.last_time == {"city/a": START + 4 * SLOT, "city/b": START + 3 * SLOT}
 
 
+def test_a_count_is_of_the_half_hour_it_is_nearest_to() -> None:
+    book = Book("Europe/London", 120 * DAY)
+    for after, value in ((4 * 60, 1), (SLOT - 3 * 60, 2), (3 * SLOT - 14 * 60, 4)):
+        book.put("parking/a", START + after, value, nan)
+    assert numbers(book.snapshot(["parking/a"], START + 4 * SLOT).values) == [1, 2, None, 4]
+
+
 def test_capacities_go_along_where_there_are_any() -> None:
     book = Book("Europe/London", 120 * DAY)
     put(book, "city/a", 0, 1, 100)

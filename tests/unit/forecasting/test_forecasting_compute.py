@@ -10,7 +10,8 @@ import pytest
 
 from services.commands.bench import holds
 from services.forecasting import bench
-from services.forecasting.app import compute, model
+from services.forecasting.app import backtest, compute, model
+from services.forecasting.app.combination import buckets
 from services.forecasting.app.models import trend
 from services.forecasting.app.panel import Floats
 from services.forecasting.app.snapshot import NOTHING, Part, Snapshot
@@ -64,6 +65,29 @@ def test_forecasts_repeat_what_repeats_and_closed_places_have_none(tmp_path: Pat
     found = rows(compute.forecast(snapshot(values, ("a",)), None, 48).values, 1)[0]
     assert found[20] == NOTHING
     np.testing.assert_allclose(np.delete(found, 20), np.delete(expected, 20), atol=1)
+
+
+def test_lots_shut_at_night_have_bands_at_every_step_ahead(tmp_path: Path) -> None:
+    """Whenever the forecast is made: errors of the first steps are known from other times of day than midnight, too."""
+    values = weekly(3, WEEKS, HALF_HOURS, noise=4.0)
+    night = np.arange(values.shape[1]) % 48
+    values[:, (night < 16) | (night > 33)] = np.nan
+    tried = compute._tried(compute.panel_of(snapshot(values, ("a", "b", "c"))), SIMPLE)
+    assert tried is not None
+    for steps in buckets(tried.horizon):
+        assert not np.isnan(tried.truth[..., steps]).all(), f"nothing came {steps} ahead"
+    path = compute.join([trained(tmp_path, values, ("a", "b", "c"))], tmp_path).path
+    for hours_open in (2, 10):
+        until_now = np.concatenate([values, values[:, : 16 + hours_open]], axis=1)
+        found = compute.forecast(snapshot(until_now, ("a", "b", "c")), path, 6)
+        low, high = (rows(bound, 3) for bound in found.bands[80])
+        assert all(0 <= a < b for lows, highs in zip(low, high, strict=True) for a, b in zip(lows, highs, strict=True))
+
+
+def test_a_step_ahead_of_which_nothing_is_known_is_no_surer_than_a_longer_one() -> None:
+    reach = np.array([[np.inf, 2.0, np.inf, 5.0], [1.0, np.inf, np.inf, np.inf]])
+    found = backtest.from_longer(reach)
+    np.testing.assert_array_equal(found, [[2.0, 2.0, 5.0, 5.0], [1.0, np.inf, np.inf, np.inf]])
 
 
 def test_causes_sum_to_the_forecast_with_and_without_a_boosted_model(tmp_path: Path) -> None:
