@@ -7,14 +7,12 @@ import time
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import lru_cache
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import grpc
 import grpc.aio
 from google.protobuf.duration_pb2 import Duration
-from google.protobuf.message import Message
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
@@ -33,11 +31,6 @@ _TREE: dict[grpc.StatusCode, type[errors.CityError]] = {
         errors.OutcomeUnknown, errors.Damaged,
     )
 }  # fmt: skip
-
-
-def fingerprint(request: Message) -> bytes:
-    """SHA-256 of a request: what a request id stands for."""
-    return sha256(request.SerializeToString(deterministic=True)).digest()
 
 
 def city_error(error: grpc.aio.AioRpcError) -> errors.CityError:

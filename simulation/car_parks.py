@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from hashlib import blake2b
@@ -292,9 +292,3 @@ def _chance(seed: int, *what: str | int) -> int:
     *name, below = what
     digest = blake2b(f"{seed}/{'/'.join(map(str, name))}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") % int(below)
-
-
-def days_between(first: date, last: date) -> Iterator[date]:
-    """Each day, both included."""
-    for number in range((last - first).days + 1):
-        yield first + timedelta(days=number)

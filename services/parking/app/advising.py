@@ -127,7 +127,7 @@ class Advising:
         prices, begin, reach = _Prices(self.tariffs, wanted), self._local(wanted.arrival), reach_m(wanted.walk_max)
         for lot in self.lots.every():
             place = (lot.latitude_e7, lot.longitude_e7)
-            if not is_near(wanted.place, place, reach) or not is_open(lot, *begin):
+            if not is_near(wanted.place, place, reach) or not is_open(lot.open_minutes, *begin):
                 continue
             walk, price = walk_minutes(distance_m(wanted.place, place)), prices.of(lot.tariff)
             if walk <= wanted.walk_max and price is not None:
@@ -146,7 +146,7 @@ class Advising:
         promised = len(lot.bays) - self.board.free(lot, moment.quarter) if lot.bays else 0
         ahead, burden = self.expectations.ahead(lot.id, now), moment.burdens.get(lot.id, NO_BURDEN)
         found = outlook(lot, state, ahead, now, moment.arrival, sent + promised, burden)
-        closes = not is_open(lot, *moment.leave)
+        closes = not is_open(lot.open_minutes, *moment.leave)
         return Option(lot, state, found, near.walk_minutes, near.price_minor, sent, promised, closes, now)
 
     def _advice(self, option: Option, wanted: Wanted) -> pb.Advice:

@@ -25,9 +25,9 @@ from services.parking.app.endings import Endings
 from services.parking.app.remembered import Remembered
 from services.parking.app.tariffs import Permits, Tariffs
 from services.parking.app.views import Views, message
-from services.parking.domain.lots import Lot
+from services.parking.domain.lots import Lot, OpenMinutes, is_open
 from services.parking.domain.price import Line, quote_lines, total
-from services.parking.domain.reservation import SLOT_S, SPAN_MAX_S, Reservation, require_span
+from services.parking.domain.reservation import SLOT_S, SPAN_MAX_S, Reservation, require_span, slots_of
 from services.parking.domain.tariff import Tariff
 from services.parking.store import reservations
 from services.parking.store.reservations import Promised
@@ -75,7 +75,7 @@ class Holds:
             FailedPrecondition (`lot-full`).
         """
         lot = self.lot_of(wanted.lot)
-        slots = range(wanted.from_time // SLOT_S, wanted.to_time // SLOT_S)
+        slots = slots_of(wanted.from_time, wanted.to_time)
         if lot is None or not lot.bays or not 0 < len(slots) <= SLOTS_MAX or self.remembered.known(request_id):
             return
         if self.board.propose(lot, slots, unix(self.clock)) is None:
@@ -94,7 +94,7 @@ class Holds:
         require_span(wanted.from_time, wanted.to_time, now)
         lot = self.lot(wanted.lot)
         self.require_open(lot, wanted.from_time, wanted.to_time)
-        slots = range(wanted.from_time // SLOT_S, wanted.to_time // SLOT_S)
+        slots = slots_of(wanted.from_time, wanted.to_time)
         for _ in range(TRIES):
             proposal = self.board.propose(lot, slots, now)
             if proposal is None:
@@ -222,14 +222,11 @@ def priced(tariff: Tariff, from_time: int, to_time: int, permit_basis_points: in
 
 
 @lru_cache(maxsize=4_096)
-def closed_at(
-    open_minutes: tuple[tuple[int, int, int], ...], zone: str, from_time: int, to_time: int
-) -> datetime | None:
+def closed_at(open_minutes: OpenMinutes, zone: str, from_time: int, to_time: int) -> datetime | None:
     """The first local quarter of an hour in which a lot with these hours is closed."""
     for time in range(from_time, to_time, SLOT_S):
         local = datetime.fromtimestamp(time, UTC).astimezone(ZoneInfo(zone))
-        minute = local.hour * 60 + local.minute
-        if not any(day == local.weekday() and start <= minute < end for day, start, end in open_minutes):
+        if not is_open(open_minutes, local.weekday(), local.hour * 60 + local.minute):
             return local
     return None
 

@@ -58,7 +58,8 @@ class Publications:
         local = datetime.fromtimestamp(now, UTC).astimezone(ZoneInfo(self.settings.zone))
         minute = local.hour * 60 + local.minute
         return [
-            Seen(lot, self.states.state(lot, now), is_open(lot, local.weekday(), minute)) for lot in self.lots.every()
+            Seen(lot, self.states.state(lot, now), is_open(lot.open_minutes, local.weekday(), minute))
+            for lot in self.lots.every()
         ]
 
 

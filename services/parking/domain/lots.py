@@ -21,6 +21,10 @@ _E7 = 10_000_000
 _CAPACITY_MAX = 100_000
 
 
+OpenMinutes = tuple[tuple[int, int, int], ...]
+"""(weekday from Monday 0, from minute, to minute), local."""
+
+
 @dataclass(frozen=True, slots=True)
 class Lot:
     """A car park.
@@ -40,7 +44,7 @@ class Lot:
     capacity: int
     latitude_e7: int
     longitude_e7: int
-    open_minutes: tuple[tuple[int, int, int], ...]
+    open_minutes: OpenMinutes
     tariff: str
     bays: tuple[str, ...] = ()
     sensors: tuple[str, ...] = ()
@@ -107,6 +111,6 @@ def _require_hours(hours: Sequence[tuple[int, int, int]]) -> None:
         )
 
 
-def is_open(lot: Lot, weekday: int, minute: int) -> bool:
-    """Whether the lot is open at a local minute."""
-    return any(day == weekday and start <= minute < end for day, start, end in lot.open_minutes)
+def is_open(open_minutes: OpenMinutes, weekday: int, minute: int) -> bool:
+    """Whether a lot with these hours is open at a local minute."""
+    return any(day == weekday and start <= minute < end for day, start, end in open_minutes)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import astuple, dataclass, fields
 
-from sqlalchemy import Connection, func, select, update
+from sqlalchemy import Connection, select, update
 
 from citykit.store.port import Unit
 from services.parking.store.tables import DUTIES, PAYMENTS
@@ -109,7 +109,3 @@ def duties_of(connection: Connection, reservation: str) -> list[DutyRow]:
 
 def end_duty(unit: Unit, number: int, state: str) -> None:
     unit.execute(update(DUTIES).where(DUTIES.c.number == number).values(state=state))
-
-
-def count_open(connection: Connection) -> int:
-    return int(connection.execute(select(func.count()).select_from(DUTIES).where(DUTIES.c.state == OPEN)).scalar_one())

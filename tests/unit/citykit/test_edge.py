@@ -12,9 +12,8 @@ import grpc
 import grpc.aio
 import pytest
 
-from city.identity.v1 import identity_service_pb2 as pb
 from citykit import errors
-from citykit.edge import EdgeInterceptor, city_error, fingerprint, service_of
+from citykit.edge import EdgeInterceptor, city_error, service_of
 from citykit.errors import CityError
 
 KINDS = ("unary_unary", "unary_stream", "stream_unary", "stream_stream")
@@ -123,13 +122,6 @@ def test_a_deadline_leaves_the_outcome_unknown() -> None:
     missed = grpc.aio.AioRpcError(grpc.StatusCode.DEADLINE_EXCEEDED, empty, empty, None, None)
     found = city_error(missed)
     assert (type(found), found.message) == (errors.OutcomeUnknown, "deadline_exceeded")
-
-
-def test_a_fingerprint_is_of_the_content() -> None:
-    one = pb.EraseMeRequest(request_id="r", confirm_login="ada")
-    assert fingerprint(one) == fingerprint(pb.EraseMeRequest(request_id="r", confirm_login="ada"))
-    assert fingerprint(one) != fingerprint(pb.EraseMeRequest(request_id="r", confirm_login="bob"))
-    assert len(fingerprint(one)) == 32
 
 
 @pytest.mark.parametrize(

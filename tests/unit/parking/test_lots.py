@@ -58,9 +58,9 @@ def test_a_lot_that_can_be_one() -> None:
 
 def test_open_hours_end_before_their_last_minute() -> None:
     lot = a_lot(open_minutes=DAYTIME)
-    assert [is_open(lot, 0, minute) for minute in (479, 480, 1_079, 1_080)] == [False, True, True, False]
-    assert not is_open(lot, 6, 600)
-    assert is_open(a_lot(), 6, 0)
+    assert [is_open(lot.open_minutes, 0, minute) for minute in (479, 480, 1_079, 1_080)] == [False, True, True, False]
+    assert not is_open(lot.open_minutes, 6, 600)
+    assert is_open(a_lot().open_minutes, 6, 0)
 
 
 async def register(found: Sensing, *lots: Lot, request: str = "r") -> int:
