@@ -6,7 +6,7 @@ import base64
 import json
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from hashlib import sha256
@@ -21,8 +21,8 @@ from joserfc.jwk import OKPKey
 from nacl.signing import SigningKey
 
 from city.access.v1 import access_pb2
-from citykit.edge import service_of, wrapped
-from citykit.errors import CityError, PermissionDenied, SettingsError, Unauthenticated, Unavailable
+from citykit.edge import service_of
+from citykit.errors import PermissionDenied, SettingsError, Unauthenticated, Unavailable
 from citykit.settings import CitySettings
 from citykit.telemetry import traceparent
 
@@ -298,25 +298,16 @@ def unverified(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
         ) from None
 
 
-class AccessInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # not generic at run time
-    """Enforces the rule of each RPC; the audience is the service's name."""
+class AccessCheck:
+    """Enforces the rule of each RPC; the audience is the service's name. A `citykit.edge.Check`."""
 
     def __init__(self, verifier: TokenVerifier, rules: Mapping[str, Rule]) -> None:
         self._verifier = verifier
         self._rules = rules
 
-    async def intercept_service(
-        self, continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]], handler_call_details: Any
-    ) -> Any:
-        handler = await continuation(handler_call_details)
-        method = handler_call_details.method
-        if handler is None or method.lstrip("/").partition("/")[0] in _OPEN:
-            return handler
-        try:
-            principal = await self._admit(method, dict(handler_call_details.invocation_metadata or ()))
-        except CityError as error:
-            return _refusing(handler, error)
-        return wrapped(handler, lambda inner: _as(principal, inner), lambda inner: _stream_as(principal, inner))
+    async def __call__(self, method: str, metadata: Mapping[str, Any], context: Any) -> None:
+        if method.lstrip("/").partition("/")[0] not in _OPEN:
+            _CALLER.set(await self._admit(method, metadata))
 
     async def _admit(self, method: str, metadata: Mapping[str, Any]) -> Principal | None:
         rule = self._rules.get(method, Rule(frozenset(), public=False))
@@ -332,34 +323,6 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  
             allowed, held = (", ".join(sorted(roles)) or "nobody" for roles in (rule.roles, principal.roles))
             raise PermissionDenied(f"{method.rpartition('/')[2]} is for {allowed}, not for {held}")
         return principal
-
-
-def _as(principal: Principal | None, inner: Any) -> Any:
-    async def behaviour(request: Any, context: Any) -> Any:
-        _CALLER.set(principal)
-        return await inner(request, context)
-
-    return behaviour
-
-
-def _stream_as(principal: Principal | None, inner: Any) -> Any:
-    async def behaviour(request: Any, context: Any) -> AsyncIterator[Any]:
-        _CALLER.set(principal)
-        async for answer in inner(request, context):
-            yield answer
-
-    return behaviour
-
-
-def _refusing(handler: Any, error: CityError) -> Any:
-    async def behaviour(_request: Any, _context: Any) -> Any:
-        raise error
-
-    async def stream(_request: Any, _context: Any) -> AsyncIterator[Any]:
-        raise error
-        yield
-
-    return wrapped(handler, lambda _: behaviour, lambda _: stream)
 
 
 class _Bearer:

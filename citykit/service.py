@@ -56,18 +56,53 @@ class Context:
 
 @dataclass(frozen=True)
 class Job:
-    """Work without a caller. Called again `every_s` seconds (machine time) after it returned; a failure is logged and counted."""
+    """Work without a caller. Called again `every_s` seconds (machine time) after it returned; a failure is logged and counted.
+
+    Attributes:
+        stuck_s: a run that takes longer is stuck: the process says that it is not alive.
+    """
 
     name: str
-    run: Callable[[], Awaitable[None]]
+    run: Callable[[], Awaitable[object]]
     every_s: float
+    stuck_s: float = 600.0
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Whether an invariant holds, and what was counted to know; no personal data in it."""
+
+    holds: bool
+    evidence: str
+
+
+@dataclass(frozen=True)
+class Invariant:
+    """What must always hold of a service's own state. Looked at every `every_s` seconds (machine time).
+
+    Attributes:
+        name: kebab-case, stable; says what holds.
+        look: cheap beside the service's work.
+    """
+
+    name: str
+    look: Callable[[], Awaitable[Finding]]
+    every_s: float = 30.0
+
+
+@dataclass(frozen=True)
+class Freeze:
+    """Why a service must not be changed or moved now, and until when (unix seconds; None: until it says otherwise)."""
+
+    reason: str
+    until: float | None = None
 
 
 @dataclass(frozen=True)
 class Servicer:
     """A gRPC servicer and the generated function that adds it to a server."""
 
-    add: Callable[[Any, grpc.aio.Server], None]
+    add: Callable[[Any, Any], None]
     servicer: Any
     full_name: str
     """E.g. `city.metering.v1.MeteringService`; access rules are read from its descriptor."""
@@ -81,6 +116,7 @@ class Service:
         start: called once before the service is served (recovery, warm-up).
         stop: called once after the last call has ended.
         http: an ASGI application (the gateway's).
+        invariants, freeze: what `city.operations.v1` tells of the service.
     """
 
     name: str
@@ -91,3 +127,5 @@ class Service:
     start: Callable[[], Awaitable[None]] | None = None
     stop: Callable[[], Awaitable[None]] | None = None
     http: Any = None
+    invariants: Sequence[Invariant] = ()
+    freeze: Callable[[], Awaitable[Freeze | None]] | None = None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from google.protobuf.message import Message as ProtobufMessage
 
 from citykit.bus.port import Message, Record
@@ -10,6 +12,8 @@ from citykit.telemetry import traceparent
 
 COMMITMENT = "commitment"
 """Header with the 32 bytes the notary puts in the topic's log."""
+TRACES_MAX = 32
+"""Of one batch; a consumer's span links to no more."""
 
 
 def cloud_event(
@@ -37,6 +41,12 @@ def cloud_event(
     if commitment is not None:
         headers[COMMITMENT] = commitment
     return Message(topic, key, event.SerializeToString(deterministic=True), headers)
+
+
+def traceparents(records: Sequence[Record]) -> list[str]:
+    """The traces the records belong to (W3C traceparents, which every producer with a span sends), each once, at most 32."""
+    found = dict.fromkeys(one.headers["traceparent"] for one in records if "traceparent" in one.headers)
+    return [trace.decode(errors="replace") for trace in list(found)[:TRACES_MAX]]
 
 
 def event_type(record: Record) -> str:

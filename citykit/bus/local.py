@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import time
-import zlib
+from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -20,23 +20,33 @@ from typing import Any
 from sqlalchemy import Connection
 from sqlalchemy.exc import OperationalError
 
+from citykit.bus.delivery import deliver
 from citykit.bus.headers import decode_headers, encode_headers
 from citykit.bus.port import MESSAGE_MAX_BYTES, Message, Record, Subscription, TopicState
+from citykit.bus.rules import (
+    PUBLISH_MAX,
+    RETRY,
+    again,
+    check_publishable,
+    check_topics,
+    partition_of,
+    replayed,
+    unknown_topic,
+)
 from citykit.bus.topics import DEAD_LETTERS, Topic
-from citykit.errors import EnvironmentFault, InvalidArgument, Unavailable
+from citykit.errors import EnvironmentFault
 from citykit.settings import BusSettings
 from citykit.store.engine import sqlite_engine
+from citykit.store.sqlite_groups import SqliteGroups
 from citykit.store.writer import GroupWriter
-from citykit.telemetry import BUS_DEAD_LETTERS, BUS_HANDLED, BUS_PUBLISHED, BUS_RETRIES
+from citykit.telemetry import BUS_HANDLED, BUS_PUBLISHED
 
 log = logging.getLogger("city.bus")
 
-PUBLISH_MAX = 10_000
-_BACKOFF_FIRST_S = 0.05
-_BACKOFF_MAX_S = 2.0
 _BATCH_BYTES_MAX = 8 * MESSAGE_MAX_BYTES
 _QUEUE_MAX = 1_000
 _READERS = 4
+_AGAIN_S = 0.5
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS messages (
   topic TEXT NOT NULL, partition INTEGER NOT NULL, position INTEGER NOT NULL,
@@ -58,7 +68,7 @@ _UPSERT_COMMIT = (
 
 def retry_topic(topic: str, group: str) -> str:
     """Where replayed dead letters of one group go: no other group reads it."""
-    return f"{topic}.retry.{group}"
+    return f"{topic}{RETRY}.{group}"
 
 
 @dataclass
@@ -82,7 +92,7 @@ class LocalBus:
                 driver.execute(statement)
             self._ends = {(t, p): n for t, p, n in driver.execute("SELECT * FROM ends")}
             self._commits = {(g, t, p): n for g, t, p, n in driver.execute("SELECT * FROM commits")}
-        self._writer = GroupWriter(self._engine, path.stem, _QUEUE_MAX, 64)
+        self._writer = GroupWriter(SqliteGroups(self._engine, path.stem), path.stem, _QUEUE_MAX, 64)
         self._read_engine = sqlite_engine(path, readers=_READERS)
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="read-bus")
         self._groups: dict[str, _Group] = {}
@@ -92,36 +102,14 @@ class LocalBus:
     # --- publishing --------------------------------------------------------------------------------
 
     async def publish(self, messages: Sequence[Message]) -> None:
-        if len(messages) > PUBLISH_MAX:
-            raise InvalidArgument(f"at most {PUBLISH_MAX} messages at once, not {len(messages)}; split the batch")
-        for message in messages:
-            self._check(message)
+        check_publishable(messages, self._topics)
         if not messages:
             return
-        placed = [(message, self._partition(message)) for message in messages]
+        placed = [(message, partition_of(message, self._topics)) for message in messages]
         await self._writer.submit(lambda connection: self._append(connection, placed), self._ends.update)
-        for message in messages:
-            BUS_PUBLISHED.labels(message.topic).inc()
+        for topic, count in Counter(message.topic for message in messages).items():
+            BUS_PUBLISHED.labels(topic).inc(count)
         await self._wake()
-
-    def _check(self, message: Message) -> None:
-        if self._known(message.topic) is None:
-            raise InvalidArgument(
-                f"unknown topic {message.topic!r}; the topics are {', '.join(self._topics)}", field="topic"
-            )
-        size = len(message.key) + len(message.value) + sum(len(n) + len(v) for n, v in message.headers.items())
-        if size > MESSAGE_MAX_BYTES:
-            raise InvalidArgument(
-                f"a message is at most {MESSAGE_MAX_BYTES} bytes, not {size}; send its parts", field="value"
-            )
-
-    def _known(self, name: str) -> Topic | None:
-        return self._topics.get(name.split(".retry.", maxsplit=1)[0].removesuffix(DEAD_LETTERS))
-
-    def _partition(self, message: Message) -> int:
-        topic = self._known(message.topic)
-        partitions = 1 if topic is None or message.topic != topic.name else topic.partitions
-        return zlib.crc32(message.key.encode()) % partitions
 
     def _append(self, connection: Connection, placed: list[tuple[Message, int]]) -> dict[tuple[str, int], int]:
         driver: Any = connection.connection.driver_connection
@@ -150,11 +138,7 @@ class LocalBus:
 
     @contextlib.asynccontextmanager
     async def consume(self, subscription: Subscription) -> AsyncIterator[None]:
-        unknown = [name for name in subscription.topics if name not in self._topics]
-        if unknown:
-            raise InvalidArgument(
-                f"unknown topic {unknown[0]!r}; the topics are {', '.join(self._topics)}", field="topics"
-            )
+        check_topics(subscription.topics, self._topics)
         group = self._groups.setdefault(subscription.group, _Group())
         self._next_member += 1
         member = self._next_member
@@ -173,7 +157,7 @@ class LocalBus:
     async def _serve(self, subscription: Subscription, group: _Group, member: int, stopping: asyncio.Event) -> None:
         while not stopping.is_set():
             places = self._assigned(subscription, group, member)
-            worked = await asyncio.gather(*(self._step(subscription, group, place, stopping) for place in places))
+            worked = await asyncio.gather(*(self._try(subscription, group, place, stopping) for place in places))
             if not any(worked):
                 await self._wait_for_more(subscription, group, member, stopping)
 
@@ -202,6 +186,20 @@ class LocalBus:
         async with self._grew:
             await self._grew.wait_for(ready)
 
+    async def _try(
+        self, subscription: Subscription, group: _Group, place: tuple[str, int], stopping: asyncio.Event
+    ) -> bool:
+        """A step that fails by itself (no room on the disk for its commit) is taken again: nothing but a stop ends a consumer."""
+        try:
+            return await self._step(subscription, group, place, stopping)
+        except Exception as error:
+            fields = {"group": subscription.group, "topic": place[0], "why": type(error).__name__}
+            log.warning("consumer-failed", extra={"fields": fields})
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_AGAIN_S):
+                    await stopping.wait()
+            return True
+
     async def _step(
         self, subscription: Subscription, group: _Group, place: tuple[str, int], stopping: asyncio.Event
     ) -> bool:
@@ -213,12 +211,13 @@ class LocalBus:
             batch = await self._fetch(place, start, subscription.batch_max)
             if not batch:
                 return False
-            if not await self._handle(subscription, batch, stopping):
+            done = await deliver(subscription, [record for _, record in batch], stopping, self.publish)
+            if not done:
                 return False
-            end = batch[-1][0] + 1
+            end = batch[done - 1][0] + 1
             await self._writer.submit(lambda connection: _save_commit(connection, subscription.group, place, end))
             self._commits[(subscription.group, *place)] = end
-            BUS_HANDLED.labels(place[0], subscription.group).inc(len(batch))
+            BUS_HANDLED.labels(place[0], subscription.group).inc(done)
             return True
 
     async def _fetch(self, place: tuple[str, int], start: int, limit: int) -> list[tuple[int, Record]]:
@@ -241,55 +240,6 @@ class LocalBus:
             driver: Any = connection.connection.driver_connection
             return list(driver.execute(sql, (*place, start, limit)).fetchall())
 
-    async def _handle(
-        self, subscription: Subscription, batch: list[tuple[int, Record]], stopping: asyncio.Event
-    ) -> bool:
-        """True when the batch is dealt with (handled or dead letters), False when stopped before."""
-        records = [record for _, record in batch]
-        try:
-            await subscription.handler(records)
-        except Exception as error:
-            BUS_RETRIES.labels(records[0].topic, subscription.group).inc()
-            _log_failure(subscription, records, error)
-        else:
-            return True
-        for record in records:
-            if not await self._handle_one(subscription, record, stopping):
-                return False
-        return True
-
-    async def _handle_one(self, subscription: Subscription, record: Record, stopping: asyncio.Event) -> bool:
-        tries = 0
-        backoff_s = _BACKOFF_FIRST_S
-        while not stopping.is_set():
-            try:
-                await subscription.handler([record])
-            except Exception as error:
-                # What is away (a service, room on the disk) comes back: it is no fault of the record, so it costs no try.
-                tries += 0 if isinstance(error, Unavailable | OSError) else 1
-                BUS_RETRIES.labels(record.topic, subscription.group).inc()
-                if tries >= subscription.max_tries:
-                    await self._give_up(subscription, record, error, tries)
-                    return True
-            else:
-                return True
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stopping.wait(), backoff_s)
-            backoff_s = min(backoff_s * 2, _BACKOFF_MAX_S)
-        return False
-
-    async def _give_up(self, subscription: Subscription, record: Record, error: Exception, tries: int) -> None:
-        BUS_DEAD_LETTERS.labels(record.topic, subscription.group).inc()
-        headers = {
-            **record.headers,
-            "dl_topic": record.topic.encode(),
-            "dl_place": f"{record.partition}:{record.offset}".encode(),
-            "dl_group": subscription.group.encode(),
-            "dl_error": f"{type(error).__name__}: {error}"[:500].encode(),
-            "dl_tries": str(tries).encode(),
-        }
-        await self.publish([Message(record.topic + DEAD_LETTERS, record.key, record.value, headers)])
-
     # --- looking -----------------------------------------------------------------------------------
 
     async def topics(self) -> Sequence[TopicState]:
@@ -305,31 +255,35 @@ class LocalBus:
         }
         return TopicState(topic.name, topic.partitions, sum(ends.values()), ends, lag)
 
-    def caught_up(self, subscription: Subscription) -> bool:
+    async def caught_up(self, subscription: Subscription) -> bool:
         """True when nothing of the subscription waits."""
         return not any(self._behind(subscription.group, place) for place in self._places(subscription))
 
     async def dead_letters(self) -> AsyncIterator[Record]:
         for topic in self._topics:
-            place = (topic + DEAD_LETTERS, 0)
-            position = self._commits.get(("", *place), 0)
-            while batch := await self._fetch(place, position, 500):
-                for found, record in batch:
-                    position = found + 1
-                    yield record
+            async for record in self._letters(topic):
+                yield record
+
+    async def _letters(self, topic: str) -> AsyncIterator[Record]:
+        place = (topic + DEAD_LETTERS, 0)
+        position = self._commits.get(("", *place), 0)
+        while batch := await self._fetch(place, position, 500):
+            for found, record in batch:
+                position = found + 1
+                yield record
 
     async def replay(self, topic: str) -> int:
-        letters = [record async for record in self.dead_letters() if record.headers.get("dl_topic") == topic.encode()]
         if topic not in self._topics:
-            raise InvalidArgument(f"unknown topic {topic!r}; the topics are {', '.join(self._topics)}", field="topic")
-        again = [_replayed(record) for record in letters]
-        for start in range(0, len(again), PUBLISH_MAX):
-            await self.publish(again[start : start + PUBLISH_MAX])
+            raise unknown_topic(topic, self._topics, "topic")
         place = (topic + DEAD_LETTERS, 0)
-        end = self._ends.get(place, 0)
+        end = self._ends.get(place, 0)  # a letter that comes while these go is for the next replay
+        letters = [record async for record in self._letters(topic) if record.offset < end]
+        for start in range(0, len(letters), PUBLISH_MAX):
+            part = letters[start : start + PUBLISH_MAX]
+            await self.publish([again(letter, retry_topic(topic, _group_of(letter))) for letter in part])
         await self._writer.submit(lambda connection: _save_commit(connection, "", place, end))
         self._commits[("", *place)] = end
-        return len(again)
+        return len(letters)
 
     async def prune(self) -> int:
         """Deletes messages every group has handled and that are past their hours; at most 50,000 a call."""
@@ -364,16 +318,12 @@ def open_local_bus(path: Path, topics: Iterable[Topic], settings: BusSettings) -
 
 
 def _record(place: tuple[str, int], position: int, key: str, value: bytes, headers: Mapping[str, bytes]) -> Record:
-    """A replayed dead letter keeps the identity it had, so that idempotent consumers know it."""
-    if ".retry." in place[0] and "dl_place" in headers:
-        partition, offset = headers["dl_place"].decode().split(":")
-        return Record(headers["dl_topic"].decode(), int(partition), int(offset), key, value, headers)
-    return Record(place[0], place[1], position, key, value, headers)
+    record = Record(place[0], place[1], position, key, value, headers)
+    return replayed(record) if RETRY in place[0] else record
 
 
-def _replayed(record: Record) -> Message:
-    topic, group = record.headers["dl_topic"].decode(), record.headers["dl_group"].decode()
-    return Message(retry_topic(topic, group), record.key, record.value, record.headers)
+def _group_of(letter: Record) -> str:
+    return letter.headers["dl_group"].decode()
 
 
 def _save_commit(connection: Connection, group: str, place: tuple[str, int], end: int) -> None:
@@ -388,13 +338,3 @@ def _remove_old(connection: Connection, floors: Mapping[tuple[str, int], int], o
         " WHERE topic = ? AND partition = ? AND position < ? AND at < ? LIMIT 50000)"
     )
     return sum(driver.execute(sql, (*place, *place, floor, oldest)).rowcount for place, floor in floors.items())
-
-
-def _log_failure(subscription: Subscription, records: Sequence[Record], error: Exception) -> None:
-    fields = {
-        "group": subscription.group,
-        "topic": records[0].topic,
-        "records": len(records),
-        "why": type(error).__name__,
-    }
-    log.warning("handler-failed", extra={"fields": fields})

@@ -1,4 +1,4 @@
-"""What a bus must do; adapters: `citykit.bus.local` (embedded) and, later, Kafka. `citykit.testing.bus_suite` holds each to it.
+"""What a bus must do; adapters: `citykit.bus.local` (embedded) and `citykit.bus.kafka`. `citykit.testing.bus_suite` holds each to it.
 
 Order is kept per key. Delivery is at least once: consumers are idempotent. CloudEvents 1.0, binary mode: attributes are headers `ce_*`.
 """
@@ -92,5 +92,11 @@ class Bus(Protocol):
 
     async def replay(self, topic: str) -> int:
         """Puts the dead letters of `topic` back to the group that failed on them; returns how many."""
+
+    async def caught_up(self, subscription: Subscription) -> bool:
+        """True when nothing waits for the subscription's group: neither in its topics nor among its replayed dead letters."""
+
+    async def prune(self) -> int:
+        """Deletes what is past its hours, where the bus does not do so by itself; returns how many messages."""
 
     async def close(self) -> None: ...

@@ -61,15 +61,26 @@ def require_deterministic(contract: object) -> None:
     Raises:
         InvalidArgument: naming the first faults, each with file, line and what to do instead.
     """
-    module = inspect.getmodule(type(contract))
-    path = Path(inspect.getsourcefile(type(contract)) or "")
-    package = (module.__package__ if module else "") or ""
-    faults = sorted(set(_faults_of(path, package, seen=set())))
+    faults = sorted(
+        {
+            fault
+            for path in own_sources(contract)
+            for fault in faults_in(path.read_text(encoding="utf-8"), "/".join(path.parts[-3:]))
+        }
+    )
     if faults:
         shown = "; ".join(str(fault) for fault in faults[:5])
         raise InvalidArgument(
             f"the contract {getattr(contract, 'name', '?')} is not deterministic: {shown}", reason="contract-refused"
         )
+
+
+def own_sources(contract: object) -> list[Path]:
+    """The files of the contract's module and of the modules of its own service that it imports, directly or not; sorted."""
+    module = inspect.getmodule(type(contract))
+    found: set[Path] = set()
+    _gather(Path(inspect.getsourcefile(type(contract)) or ""), (module.__package__ if module else "") or "", found)
+    return sorted(found)
 
 
 def faults_in(source: str, file: str) -> list[Fault]:
@@ -78,16 +89,14 @@ def faults_in(source: str, file: str) -> list[Fault]:
     return sorted({Fault(file, getattr(node, "lineno", 0), what) for node in ast.walk(tree) for what in _judge(node)})
 
 
-def _faults_of(path: Path, package: str, seen: set[Path]) -> Iterator[Fault]:
+def _gather(path: Path, package: str, seen: set[Path]) -> None:
     if path in seen or not path.exists():
         return
     seen.add(path)
-    source = path.read_text(encoding="utf-8")
-    yield from faults_in(source, "/".join(path.parts[-3:]))
-    for name in _own_imports(ast.parse(source), package):
+    for name in _own_imports(ast.parse(path.read_text(encoding="utf-8")), package):
         loaded = sys.modules.get(name)
         if loaded is not None and getattr(loaded, "__file__", None):
-            yield from _faults_of(Path(str(loaded.__file__)), package, seen)
+            _gather(Path(str(loaded.__file__)), package, seen)
 
 
 def _own_imports(tree: ast.AST, package: str) -> Iterator[str]:

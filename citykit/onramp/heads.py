@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cache
-from typing import Any
+from functools import cache, lru_cache
 
-from sqlalchemy import BindParameter, Connection, Table, Update, bindparam, select, update
+from sqlalchemy import Connection, Table, select
 
 from citykit.onramp.chain import FIRST, Head, Known, Refusal, place
+from citykit.store.driver import change_many, one_of, rows
 from citykit.store.port import Unit
+
+_IN_MAX = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +51,10 @@ class Chain:
 def chains(connection: Connection, tables: ChainTables, devices: Iterable[str]) -> dict[str, Chain]:
     """The chain of each device."""
     names = set(devices)
-    found = connection.execute(select(tables.heads).where(tables.heads.c.device.in_(names)))
-    stored = {row[0]: Chain(row[0], Head(row[1], row[2]), row[3], new=False) for row in found}
+    stored: dict[str, Chain] = {}
+    for some in _parts(sorted(names)):
+        found = rows(connection, _select_heads(tables.heads, len(some)), some)
+        stored |= {row[0]: Chain(row[0], Head(row[1], row[2]), row[3], new=False) for row in found}
     return {name: stored.get(name) or Chain(name, FIRST, -1, new=True) for name in names}
 
 
@@ -76,19 +80,26 @@ def set_heads(unit: Unit, tables: ChainTables, found: Iterable[Chain]) -> None:
     columns = [column.name for column in tables.heads.c]
     fresh = [(c.device, c.head.sequence, c.head.hash, c.last_time) for c in moved if c.new]
     unit.insert_many(tables.heads, columns, fresh)
-    changed = [
-        {"of": c.device, "sequence": c.head.sequence, "hash": c.head.hash, columns[3]: c.last_time}
-        for c in moved
-        if not c.new
-    ]
-    if changed:
-        unit.execute(_set_head(tables.heads, columns[3]), changed)
+    changed = [(c.head.sequence, c.head.hash, c.last_time, c.device) for c in moved if not c.new]
+    change_many(unit.connection, _update_head(tables.heads), changed)
+
+
+def _parts(names: list[str]) -> Iterator[list[str]]:
+    for at in range(0, len(names), _IN_MAX):
+        yield names[at : at + _IN_MAX]
+
+
+# One statement for each table and count: they are on the hot path of every package.
+@lru_cache(maxsize=1_024)
+def _select_heads(table: Table, count: int) -> str:
+    names = ", ".join(column.name for column in table.c)
+    return f"SELECT {names} FROM {table.name} WHERE {one_of('device', count)}"  # noqa: S608 - names of our tables
 
 
 @cache
-def _set_head(table: Table, last: str) -> Update:
-    changes: dict[str, BindParameter[Any]] = {name: bindparam(name) for name in ("sequence", "hash", last)}
-    return update(table).where(table.c.device == bindparam("of")).values(changes)
+def _update_head(table: Table) -> str:
+    last = list(table.c)[3].name
+    return f"UPDATE {table.name} SET sequence = ?, hash = ?, {last} = ? WHERE device = ?"  # noqa: S608 - as above
 
 
 def heads(connection: Connection, tables: ChainTables, devices: Sequence[str]) -> list[tuple[str, int, bytes]]:

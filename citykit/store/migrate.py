@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection
+from sqlalchemy import Connection, MetaData, inspect
 
-from citykit.errors import FailedPrecondition
+from citykit.errors import EnvironmentFault, FailedPrecondition
 
 KIT_MIGRATIONS = Path(__file__).parent / "migrations"
 
@@ -39,6 +40,43 @@ def migrate(connection: Connection, migrations: Path, *, version_table: str, nam
     )
     with context.bind_operations() if hasattr(context, "bind_operations") else _operations(context):
         context.run_migrations()
+
+
+def require_current(connection: Connection, migrations: Path | None, name: str) -> None:
+    """Whether a database is at the newest revision of this version; a database is asked, so it answers too.
+
+    Args:
+        migrations: the service's folder of revisions; None asks for the kit's own tables only.
+
+    Raises:
+        FailedPrecondition: it is not.
+    """
+    folders = {"kit_version": KIT_MIGRATIONS} | ({} if migrations is None else {"schema_version": migrations})
+    for table, folder in folders.items():
+        current, newest = _context(connection, table).get_current_revision(), _head(folder)
+        if current != newest:
+            raise FailedPrecondition(
+                f"the database of {name} is at revision {current} of {table}, this version needs {newest};"
+                " run `city db migrate` or start the version that wrote it",
+                reason="not-migrated",
+            )
+
+
+@lru_cache(maxsize=64)
+def _head(migrations: Path) -> str | None:
+    """The newest revision in a folder; None in an empty one."""
+    return ScriptDirectory(str(migrations), version_locations=[str(migrations)]).get_current_head()
+
+
+def require_tables(connection: Connection, metadata: MetaData, name: str) -> None:
+    """Every table of `metadata` must be there after the migrations.
+
+    Raises:
+        EnvironmentFault: one is not.
+    """
+    missing = sorted(set(metadata.tables) - set(inspect(connection).get_table_names()))
+    if missing:
+        raise EnvironmentFault(f"the migrations of {name} leave out the tables {', '.join(missing)}; add a revision")
 
 
 def _context(connection: Connection, version_table: str) -> MigrationContext:

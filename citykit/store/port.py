@@ -1,4 +1,4 @@
-"""What a store must do; adapters: `citykit.store.sqlite` (embedded) and, later, PostgreSQL. `citykit.testing.store_suite` holds each to it.
+"""What a store must do; adapters: `citykit.store.sqlite` (embedded) and `citykit.store.postgres`. `citykit.testing.store_suite` holds each to it.
 
 A unit of work is a plain function over SQLAlchemy Core. Units that come at once share one commit; each is all or nothing by itself.
 State, outbox, request ids and processed events change in the same transaction.
@@ -6,6 +6,7 @@ State, outbox, request ids and processed events change in the same transaction.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
@@ -52,7 +53,13 @@ class Unit(Protocol):
 
 
 class Store(Protocol):
-    """The port. One per service."""
+    """The port. One per service.
+
+    Attributes:
+        outbox_grew: set while messages may wait in the outbox; the relay waits for it and clears it before it looks whether any do.
+    """
+
+    outbox_grew: asyncio.Event
 
     async def read(self, query: Callable[[Connection], T]) -> T:
         """Runs a query on a consistent snapshot, beside others and beside writes."""
@@ -73,5 +80,8 @@ class Store(Protocol):
         """The relay's receipt: removes them from the outbox."""
 
     async def outbox_size(self) -> int: ...
+
+    async def prune(self) -> int:
+        """Forgets request ids and processed events past their days, a bounded number a call; returns how many."""
 
     async def close(self) -> None: ...

@@ -1,31 +1,43 @@
-"""One thread that owns the one writing connection of a SQLite file; units that come at once share a commit. For store and bus."""
+"""One thread that owns the one writing connection of a database; units that come at once share a commit. For stores and the local bus."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import queue
-import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
-from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import Connection
 
 from citykit.errors import ResourceExhausted, Unavailable
+from citykit.telemetry import STORE_COMMIT_SECONDS, STORE_QUEUE
 
 T = TypeVar("T")
 
 
 @dataclass(slots=True)
-class _Work:
+class Work:
+    """One unit that waits: what to run, and how it ended. A `Committer` fills `result` or `error`."""
+
     run: Callable[[Connection], Any]
     loop: asyncio.AbstractEventLoop
     future: asyncio.Future[Any]
     then: Callable[[Any], None] | None
     result: Any = None
     error: BaseException | None = None
+
+
+class Committer(Protocol):
+    """The database's side of the writer. Called from the writer's thread only."""
+
+    def commit(self, group: Sequence[Work]) -> None:
+        """Runs the units one after another, each all or nothing, and makes them durable at once. Raises nothing: errors go to the units."""
+
+    def close(self) -> None:
+        """Gives the connection back."""
 
 
 class GroupWriter:
@@ -36,12 +48,13 @@ class GroupWriter:
         group_max: units in one commit.
     """
 
-    def __init__(self, engine: Engine, name: str, queue_max: int, group_max: int) -> None:
-        self._engine = engine
+    def __init__(self, committer: Committer, name: str, queue_max: int, group_max: int) -> None:
+        self._committer = committer
         self._name = name
-        self._queue: queue.Queue[_Work | None] = queue.Queue(queue_max)
+        self._queue: queue.Queue[Work | None] = queue.Queue(queue_max)
         self._group_max = group_max
         self._closed = False
+        self._last = False
         self._thread = threading.Thread(target=self._serve, name=f"write-{name}", daemon=True)
         self._thread.start()
 
@@ -59,7 +72,7 @@ class GroupWriter:
         if self._closed:
             raise Unavailable(f"the store {self._name} is closed; nothing was changed", reason="closed")
         loop = asyncio.get_running_loop()
-        work = _Work(run, loop, loop.create_future(), then)
+        work = Work(run, loop, loop.create_future(), then)
         try:
             self._queue.put_nowait(work)
         except queue.Full:
@@ -78,16 +91,37 @@ class GroupWriter:
             await asyncio.to_thread(self._queue.put, None)
             await asyncio.to_thread(self._thread.join)
 
-    def _serve(self) -> None:
-        with self._engine.connect() as connection:
-            last = False
-            while not last:
-                group, last = self._take()
-                if group:
-                    self._commit(connection, group)
-                    _deliver(group)
+    @property
+    def closing(self) -> bool:
+        """Whether the end was asked for; read by a committer that waits for its database."""
+        return self._closed
 
-    def _take(self) -> tuple[list[_Work], bool]:
+    def refuse(self, error: Callable[[], BaseException]) -> None:
+        """Ends what waits with an error each, unrun. Called by a committer, in the writer's thread, while its database is away."""
+        refused: list[Work] = []
+        with contextlib.suppress(queue.Empty):
+            while not self._last:
+                work = self._queue.get_nowait()
+                if work is None:
+                    self._last = True
+                else:
+                    work.error = error()
+                    refused.append(work)
+        _deliver(refused)
+
+    def _serve(self) -> None:
+        seconds, waiting = STORE_COMMIT_SECONDS.labels(self._name), STORE_QUEUE.labels(self._name)
+        while not self._last:
+            group, last = self._take()
+            if group:
+                with seconds.time():
+                    self._committer.commit(group)
+                waiting.set(self._queue.qsize())
+                _deliver(group)
+            self._last |= last
+        self._committer.close()
+
+    def _take(self) -> tuple[list[Work], bool]:
         first = self._queue.get()
         if first is None:
             return [], True
@@ -102,54 +136,8 @@ class GroupWriter:
             group.append(work)
         return group, False
 
-    def _commit(self, connection: Connection, group: list[_Work]) -> None:
-        try:
-            with connection.begin():
-                for work in group:
-                    self._run(connection, work)
-        except (DBAPIError, sqlite3.Error) as error:
-            for work in group:
-                work.error = work.error or self._away(error)
-        except _GroupLost as lost:
-            for work in group:
-                work.error = work.error or self._away(lost.cause)
 
-    def _run(self, connection: Connection, work: _Work) -> None:
-        driver: Any = connection.connection.driver_connection
-        driver.execute("SAVEPOINT unit")
-        try:
-            work.result = work.run(connection)
-        except Exception as error:
-            work.error = self._away(error) if _is_away(error) else error
-            if not driver.in_transaction:
-                raise _GroupLost(error) from error
-            driver.execute("ROLLBACK TO unit")
-        driver.execute("RELEASE unit")
-
-    def _away(self, error: BaseException) -> Unavailable:
-        cause = getattr(error, "orig", None) or error
-        return Unavailable(
-            f"the store {self._name} could not be written ({cause}); nothing was changed. Free disk space, then try again",
-            reason="store-unavailable",
-            retry_after_s=5.0,
-        )
-
-
-class _GroupLost(Exception):
-    """SQLite gave up the whole transaction (disk full, I/O error): no unit of the group was kept."""
-
-    def __init__(self, cause: Exception) -> None:
-        super().__init__(str(cause))
-        self.cause = cause
-
-
-def _is_away(error: Exception) -> bool:
-    text = str(getattr(error, "orig", error))
-    kinds = (DBAPIError, sqlite3.Error)
-    return isinstance(error, kinds) and any(word in text for word in ("disk is full", "disk I/O", "readonly"))
-
-
-def _deliver(group: list[_Work]) -> None:
+def _deliver(group: list[Work]) -> None:
     loops = {id(work.loop): work.loop for work in group}
     for key, loop in loops.items():
         mine = [work for work in group if id(work.loop) == key]
@@ -157,7 +145,7 @@ def _deliver(group: list[_Work]) -> None:
             loop.call_soon_threadsafe(_resolve, mine)
 
 
-def _resolve(group: list[_Work]) -> None:
+def _resolve(group: list[Work]) -> None:
     for work in group:
         if work.error is None and work.then is not None:
             work.then(work.result)

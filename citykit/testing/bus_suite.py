@@ -36,12 +36,17 @@ def number(record: Record) -> int:
 class Collector:
     """A handler that keeps what it was given."""
 
-    def __init__(self) -> None:
+    def __init__(self, together: list[Record] | None = None) -> None:
         self.records: list[Record] = []
+        self.mixed = False
+        """Whether a batch held records of two partitions."""
+        self._together = together
 
     async def __call__(self, batch: Sequence[Record]) -> None:
-        assert len({record.partition for record in batch}) == 1
+        self.mixed |= len({record.partition for record in batch}) > 1
         self.records += batch
+        if self._together is not None:
+            self._together += batch
 
     @property
     def numbers(self) -> list[int]:
@@ -74,6 +79,7 @@ class BusSuite:
             await until(lambda: len(collector.records) == 500, "500 records")
         assert sorted(collector.numbers) == list(range(500))
         assert in_order_per_key(collector.records)
+        assert not collector.mixed
         assert dict(collector.records[0].headers)["raw"] == bytes([0, 255])
 
     async def test_a_group_goes_on_where_it_committed_and_a_new_group_starts_at_the_beginning(
@@ -141,7 +147,7 @@ class BusSuite:
             await until(
                 lambda: {*healthy.numbers} == {0, 1, 2, 4, 5} and len(bystander.records) == 6, "the healthy five"
             )
-            await until(lambda: _has_letters(bus), "a dead letter")
+            await until(lambda: _letters(bus, {"key-3"}), "a dead letter")
             letters = [record async for record in bus.dead_letters()]
             assert [number(letter) for letter in letters] == [3]
             assert letters[0].headers["dl_group"] == b"g"
@@ -159,18 +165,73 @@ class BusSuite:
         )
         assert Counter(bystander.numbers)[3] == 1
 
+    async def test_poison_of_the_largest_size_and_of_several_partitions_goes_and_comes_back(
+        self, reopen: Reopen
+    ) -> None:
+        bus = await reopen()
+        healthy = Collector()
+        poisoned = True
+
+        async def handler(batch: Sequence[Record]) -> None:
+            if poisoned:
+                raise ValueError("cannot read this" + 1_000 * "!")
+            await healthy(batch)
+
+        keys = [f"key-{n}" for n in range(12)]
+        sent = [Message("suite.one", key, bytes(4), {"raw": b"\x00"}) for key in keys]
+        room = MESSAGE_MAX_BYTES - len("large") - len("raw") - 1
+        sent.append(Message("suite.one", "large", bytes(room), {"raw": b"\x00"}))
+        await bus.publish(sent)
+        async with bus.consume(Subscription("g", ("suite.one",), handler, max_tries=1)):
+            await until(lambda: _letters(bus, {*keys, "large"}), "a dead letter of each")
+            poisoned = False
+            assert await bus.replay("suite.one") >= len(sent)
+            await until(lambda: {*(record.key for record in healthy.records)} == {*keys, "large"}, "all again")
+        assert len({record.partition for record in healthy.records}) > 1
+        assert not healthy.mixed
+        assert max(len(record.value) for record in healthy.records) == room
+
     async def test_consumers_share_partitions_and_take_over(self, reopen: Reopen) -> None:
         bus = await reopen()
-        left, right = Collector(), Collector()
+        together: list[Record] = []
+        left, right = Collector(together), Collector(together)
+        published = 0
+
+        async def both_work() -> bool:
+            nonlocal published
+            await bus.publish(messages(40, keys=40, start=published))
+            published += 40
+            return bool(left.records and right.records)
+
         async with bus.consume(Subscription("g", ("suite.one",), left)):
             async with bus.consume(Subscription("g", ("suite.one",), right)):
-                await bus.publish(messages(400, keys=40))
-                await until(lambda: {*left.numbers, *right.numbers} == {*range(400)}, "all 400 by the two")
-                assert left.records
-                assert right.records
-            await bus.publish(messages(100, keys=40, start=400))
-            await until(lambda: {*left.numbers, *right.numbers} >= {*range(500)}, "the rest by the one left")
-        assert in_order_per_key(left.records)
+                await until(both_work, "both to have some")
+                await until(lambda: {*map(number, together)} == {*range(published)}, "all by the two")
+            alone = len(left.records)
+            await bus.publish(messages(100, keys=40, start=published))
+            await until(lambda: {*left.numbers[alone:]} >= {*range(published, published + 100)}, "the rest by one")
+        assert in_order_per_key(together)
+
+    async def test_a_partition_that_goes_to_another_in_mid_batch_loses_nothing_and_keeps_order(
+        self, reopen: Reopen
+    ) -> None:
+        bus = await reopen()
+        together: list[Record] = []
+        gate, begun = asyncio.Event(), asyncio.Event()
+        right = Collector(together)
+
+        async def left(batch: Sequence[Record]) -> None:
+            begun.set()
+            await gate.wait()
+            together.extend(batch)
+
+        await bus.publish(messages(400, keys=40))
+        async with bus.consume(Subscription("g", ("suite.one",), left, batch_max=20)):
+            await begun.wait()
+            async with bus.consume(Subscription("g", ("suite.one",), right, batch_max=20)):
+                asyncio.get_running_loop().call_later(0.5, gate.set)
+                await until(lambda: {*map(number, together)} == {*range(400)}, "all 400")
+        assert in_order_per_key(together)
 
     async def test_a_slow_consumer_holds_back_only_itself(self, reopen: Reopen) -> None:
         bus = await reopen()
@@ -216,6 +277,18 @@ class BusSuite:
         assert state.records == 15
         assert state.lag["g"] == 5
 
+    async def test_caught_up_says_whether_anything_waits_for_a_group(self, reopen: Reopen) -> None:
+        bus = await reopen()
+        collector = Collector()
+        subscription = Subscription("g", ("suite.two",), collector)
+        assert await bus.caught_up(subscription)
+        await bus.publish(messages(10, topic="suite.two"))
+        assert not await bus.caught_up(subscription)
+        async with bus.consume(subscription):
+            await until(lambda: bus.caught_up(subscription), "all handled")
+        assert collector.numbers == [*range(10)]
+        assert await bus.caught_up(subscription)
 
-async def _has_letters(bus: Bus) -> bool:
-    return bool([record async for record in bus.dead_letters()])
+
+async def _letters(bus: Bus, keys: set[str]) -> bool:
+    return {record.key async for record in bus.dead_letters()} == keys

@@ -6,7 +6,6 @@ State is kept in memory and rebuilt from the blocks at open; measured for tens o
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from citykit.clock import iso
 from citykit.errors import Conflict, InvalidArgument, NotFound, RequestReused
 from citykit.ids import require_request_id
 from citykit.ledger.contract import Function, Json, JsonObject, Refusal, call, functions_of
+from citykit.ledger.cutting import Cutter
 from citykit.ledger.lint import require_deterministic
 from citykit.ledger.local.blocks import BlockFile, Keys, envelope_leaves, make_block
 from citykit.ledger.local.check import BlockChecker
@@ -35,6 +35,7 @@ from citykit.ledger.port import (
 )
 from citykit.merkle import batch_proof, in_memory
 from citykit.settings import LedgerSettings
+from citykit.telemetry import LEDGER_CONFLICTS
 
 CHANNEL = "city"
 ORGANISATION = "city"
@@ -67,11 +68,11 @@ class LocalLedger:
         self._checker = BlockChecker({s.key_id: s.public_key for s in (keys.endorser, keys.orderer)})
         self._state = WorldState()
         self._index: dict[str, tuple[int, int]] = {}
-        self._pending: list[_Pending] = []
-        self._arrived = asyncio.Event()
+        self._cutter = Cutter[_Pending](
+            self._commit, block_max=settings.block_max, wait_s=settings.block_wait_ms / 1000, pending_max=_PENDING_MAX
+        )
         self._grew = asyncio.Condition()
         self._disk = ThreadPoolExecutor(1, thread_name_prefix="ledger")
-        self._cutter: asyncio.Task[None] | None = None
 
     @classmethod
     async def open(
@@ -96,7 +97,7 @@ class LocalLedger:
         for block in ledger._blocks.load():
             ledger._checker.check(block)
             ledger._apply(block)
-        ledger._cutter = asyncio.create_task(ledger._cut_blocks(), name="ledger-blocks")
+        ledger._cutter.start("ledger-blocks")
         return ledger
 
     # --- calls -------------------------------------------------------------------------------------
@@ -142,6 +143,7 @@ class LocalLedger:
         endorsement = {"key": endorser.key_id, "organisation": ORGANISATION, "signature": endorser.sign(message)}
         block, index = await self._order({"transaction": document, "endorsements": [endorsement]}, simulation.values())
         if self._status(block, index) is TransactionStatus.MVCC_READ_CONFLICT:
+            LEDGER_CONFLICTS.labels(contract).inc()
             return None
         return Receipt(transaction, block, index, result)
 
@@ -188,24 +190,11 @@ class LocalLedger:
     # --- ordering ----------------------------------------------------------------------------------
 
     async def _order(self, envelope: JsonObject, values: list[Json]) -> tuple[int, int]:
-        if self._cutter is None or self._cutter.done():
-            raise LedgerUnavailable("the ledger is closed; nothing was submitted", retry_after_s=1.0)
-        if len(self._pending) >= _PENDING_MAX:
-            raise LedgerUnavailable("too many transactions wait; nothing was submitted. Try again", retry_after_s=1.0)
         pending = _Pending(envelope, values, asyncio.get_running_loop().create_future())
-        self._pending.append(pending)
-        self._arrived.set()
+        if not self._cutter.add(pending):
+            why = "too many transactions wait" if self._cutter.runs else "the ledger is closed"
+            raise LedgerUnavailable(f"{why}; nothing was submitted. Try again", retry_after_s=1.0)
         return await asyncio.shield(pending.done)
-
-    async def _cut_blocks(self) -> None:
-        while True:
-            await self._arrived.wait()
-            if len(self._pending) < self._settings.block_max:
-                await asyncio.sleep(self._settings.block_wait_ms / 1000)
-            batch, self._pending = self._pending[: self._settings.block_max], self._pending[self._settings.block_max :]
-            if not self._pending:
-                self._arrived.clear()
-            await self._commit(batch)
 
     async def _commit(self, batch: list[_Pending]) -> None:
         number = len(self._blocks)
@@ -314,12 +303,7 @@ class LocalLedger:
 
     async def close(self) -> None:
         """Commits what waits, then closes."""
-        while self._pending:
-            await asyncio.sleep(self._settings.block_wait_ms / 1000)
-        if self._cutter is not None:
-            self._cutter.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._cutter
+        await self._cutter.stop()
         self._disk.shutdown(wait=True)
         self._blocks.close()
 

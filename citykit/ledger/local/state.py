@@ -8,9 +8,10 @@ from hashlib import sha256
 from typing import Any
 
 from citykit.canonical import encode
-from citykit.ledger.contract import Json, JsonObject, Refusal
+from citykit.ledger.contract import Json, JsonObject
 from citykit.ledger.local.check import value_hash
-from citykit.ledger.port import RANGE_MAX, VALUE_MAX_BYTES, TransactionStatus
+from citykit.ledger.port import TransactionStatus
+from citykit.ledger.rules import checked_key, checked_limit, checked_value
 
 
 class WorldState:
@@ -83,20 +84,14 @@ class Simulation:
         return value
 
     def put(self, key: str, value: Json) -> None:
-        if value is None:
-            raise Refusal("bad-value", f"{key}: None cannot be stored; delete the key instead")
-        if len(encode(value)) > VALUE_MAX_BYTES:
-            raise Refusal(
-                "value-too-large", f"{key}: a value is at most {VALUE_MAX_BYTES} bytes; store its hash instead"
-            )
-        self.writes[self._prefix + key] = value
+        checked_value(key, value)
+        self.writes[self._prefix + checked_key(key)] = value
 
     def delete(self, key: str) -> None:
-        self.writes[self._prefix + key] = None
+        self.writes[self._prefix + checked_key(key)] = None
 
     def range(self, prefix: str, *, limit: int) -> list[tuple[str, Json]]:
-        if not 1 <= limit <= RANGE_MAX:
-            raise Refusal("bad-limit", f"a range reads 1 to {RANGE_MAX} entries at once; page through the rest")
+        checked_limit(limit)
         full = self._prefix + prefix
         found = self._state.range(full, limit)
         self.reads[full + "*"] = range_version(found, limit)
