@@ -12,7 +12,7 @@ from importlib import import_module
 
 from citykit.errors import CityError, Damaged, EnvironmentFault, Unavailable
 
-COMMANDS = ("run", "serve", "data", "verify", "log", "ledger", "bus", "forecast", "token", "bench", "settings")
+COMMANDS = ("run", "serve", "data", "verify", "log", "db", "ledger", "bus", "forecast", "token", "bench", "settings")
 DONE, FAILED, USAGE, ENVIRONMENT = 0, 1, 2, 3
 
 
@@ -20,9 +20,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code."""
     parser = argparse.ArgumentParser(prog="city", description="A city whose every number can be checked.")
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
-    for name in COMMANDS:
+    given = sys.argv[1:] if argv is None else argv
+    for name in given[:1] if given[:1] and given[0] in COMMANDS else COMMANDS:  # a service need not load the demo
         import_module(f"services.commands.{name}").add(subparsers)
-    arguments = parser.parse_args(argv)
+    arguments = parser.parse_args(given)
     try:
         return int(arguments.run(arguments))
     except KeyboardInterrupt:

@@ -5,15 +5,30 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 
 from citykit.run import Build
+from citykit.store.inspection import Tables
 
 SERVICES: tuple[str, ...] = ("identity", "metering", "forecasting", "parking", "payments", "notary", "gateway")
+WITHOUT_PARTS: tuple[str, ...] = ("gateway",)
+"""Services that hold nothing: no store, no bus, no ledger."""
 
 
 def builders(names: Sequence[str] = SERVICES) -> dict[str, Build]:
     """Each service's `build`, by name."""
     return {name: import_module(f"services.{name}.main").build for name in names}
+
+
+def tables(names: Sequence[str] = SERVICES) -> list[Tables]:
+    """What the database of each service that has one must hold."""
+    found: list[Tables] = []
+    for name in names:
+        migrations = Path(__file__).parent / name / "migrations"
+        if migrations.is_dir():
+            store = import_module(f"services.{name}.main")
+            found.append(Tables(name, store.METADATA, migrations))
+    return found
 
 
 def contracts(names: Sequence[str] = SERVICES) -> list[object]:

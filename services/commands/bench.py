@@ -14,6 +14,12 @@ from typing import Any
 from citykit.errors import NotFound
 
 BENCHED = ("metering", "parking", "notary", "payments", "forecasting")
+MODULES = {
+    **{service: f"services.{service}.bench" for service in BENCHED},
+    "metering-real": "services.metering.bench_real",
+    "ledger": "infra.fabric.bench",
+    "bus": "infra.kafka.bench",
+}
 Figure = dict[str, Any]
 
 
@@ -46,19 +52,19 @@ def benches(name: str | None) -> list[Callable[[], Figure]]:
     Raises:
         NotFound: no such bench.
     """
-    found = {service: import_module(f"services.{service}.bench").BENCHES for service in BENCHED}
+    found = {name: import_module(module).BENCHES for name, module in MODULES.items()}
     every = [bench for group in found.values() for bench in group]
     if name is None:
         return every
     named = [bench for bench in every if name in (_name(bench), *(s for s, group in found.items() if bench in group))]
     if not named:
-        raise NotFound(f"no bench {name!r}; there are {', '.join([*BENCHED, *map(_name, every)])}")
+        raise NotFound(f"no bench {name!r}; there are {', '.join([*MODULES, *map(_name, every)])}")
     return named
 
 
 def holds(figure: Figure) -> bool:
-    """True if the value reaches its floor, or could not be measured here; for times the floor is a ceiling."""
-    if figure["value"] is None:
+    """True if the value reaches its floor, has none, or could not be measured here; for times the floor is a ceiling."""
+    if figure["value"] is None or figure["floor"] is None:
         return True
     if str(figure["unit"]).endswith("/s"):
         return bool(figure["value"] >= figure["floor"])
@@ -78,7 +84,6 @@ def _say(figure: Figure) -> None:
     if figure["value"] is None:
         print(f"{figure['name']:<28} {figure['how']}", flush=True)
         return
-    print(
-        f"{figure['name']:<28} {figure['value']:>12,} {figure['unit']:<12} {mark} the floor {figure['floor']:,}, aim {figure['aim']:,}"
-    )
+    against = "reported" if figure["floor"] is None else f"{mark} the floor {figure['floor']:,}, aim {figure['aim']:,}"
+    print(f"{figure['name']:<28} {figure['value']:>12,} {figure['unit']:<12} {against}")
     print(f"    {figure['how']}", flush=True)

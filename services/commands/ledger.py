@@ -1,4 +1,7 @@
-"""`city ledger blocks | tx ID | events [--follow] | export FILE | check`: the embedded ledger of a state directory, from its file alone."""
+"""`city ledger blocks | tx ID | events [--follow] | export FILE | check`: the embedded ledger of a state directory, from its file alone.
+
+`city ledger network ...` is a real Fabric network (`services.commands.ledger_network`).
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ from citykit.errors import NotFound
 from citykit.ledger.local import check_ledger
 from citykit.ledger.local.blocks import read_blocks
 from citykit.ledger.local.ledger import events_of
+from services.commands import ledger_network
 
 _POLL_S = 0.5
 
@@ -36,6 +40,7 @@ def add(subparsers: Any) -> None:
     for one in acts.choices.values():
         one.add_argument("--state", type=Path, default=Path(".city"), help="state directory of the city")
         one.add_argument("--json", action="store_true", help="one JSON document (events: one per line)")
+    ledger_network.add(acts)
 
 
 def _blocks(arguments: argparse.Namespace) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sqlite3
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,8 @@ from typing import Any
 from citykit.errors import InvalidArgument, NotFound
 from citykit.merkle import ProofError, inclusion_proof
 from citykit.merkle_log import MerkleLog
+from citykit.store.driver import rows
+from citykit.store.places import reading
 from services.notary.app import log_directory
 from services.notary.check import check_logs
 
@@ -98,21 +99,14 @@ def _log(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _logs(state: Path) -> list[dict[str, Any]]:
-    database = state / "notary" / "notary.db"
-    if not database.exists():
-        raise NotFound(
-            f"no logs in {state}; name the city's state directory with --state, or start one with `make run`"
-        )
-    connection = sqlite3.connect(f"file:{database}?mode=ro", uri=True)
-    try:
-        rows = connection.execute(
+    with reading(state, "notary") as connection:
+        found = rows(
+            connection,
             "SELECT l.log, l.size, COALESCE(a.size, 0), COALESCE(a.ledger_transaction, '') FROM logs l LEFT JOIN anchors a"
-            " ON a.log = l.log AND a.size = (SELECT MAX(size) FROM anchors WHERE log = l.log) ORDER BY l.log"
-        ).fetchall()
-    finally:
-        connection.close()
+            " ON a.log = l.log AND a.size = (SELECT MAX(size) FROM anchors WHERE log = l.log) ORDER BY l.log",
+        )
     return [
-        {"log": log, "size": size, "anchored_size": anchored, "transaction": tx} for log, size, anchored, tx in rows
+        {"log": log, "size": size, "anchored_size": anchored, "transaction": tx} for log, size, anchored, tx in found
     ]
 
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
-import sqlite3
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from citykit.errors import EnvironmentFault, FailedPrecondition, NotFound, Unavailable
 from citykit.ids import system_randomness
-from citykit.run import derive_key
+from citykit.keys import derive_key
 from citykit.settings import CitySettings, read_settings
+from citykit.store.driver import rows
+from citykit.store.places import reading
 from services.gateway.main import DEMO_LOGINS
 from services.identity.app.people import GATEWAY
 from services.identity.app.tokens import Bearer, Issuer
@@ -76,12 +77,9 @@ def _login(state: Path, who: str) -> str:
 
 
 def _person(state: Path, login: str) -> tuple[str, tuple[str, ...]]:
-    path = state / "identity" / "identity.db"
-    if path.exists():
-        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
-            row = database.execute("SELECT id, roles FROM people WHERE login = ?", (login,)).fetchone()
-        if row is not None:
-            return str(row[0]), tuple(str(row[1]).split(","))
+    with contextlib.suppress(NotFound), reading(state, "identity") as connection:
+        for id_, roles in rows(connection, "SELECT id, roles FROM people WHERE login = ?", (login,)):
+            return str(id_), tuple(str(roles).split(","))
     raise Unavailable(
         "the demo has not made its people yet, or this one is erased; try again when the dashboard answers"
     )

@@ -75,9 +75,9 @@ class Artefacts:
             statement.from_time.seconds = one.from_time.seconds - _DAY_S
             statement.to_time.seconds = unix(clock)
             account = await self.residents.ask(login, "payments", "GetStatementBundle", statement)
+            await self._trust()
         except CityError:
             return False  # not anchored yet, or busy: looked at again
-        await self._trust()
         await self._keep(self._path(f"parking-{one.id}"), bytes(bundle.bundle_json))
         await self._keep(self._path(f"statement-{login}"), bytes(account.bundle_json))
         return True
@@ -110,7 +110,8 @@ class Artefacts:
             sys.executable, "-m", "verifier", str(unfinished), "--trust", str(self._out / "trust.json"),
             stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
         )  # fmt: skip
-        output, _ = await asyncio.wait_for(process.communicate(), _VERIFY_S)
+        async with asyncio.timeout(_VERIFY_S):
+            output, _ = await process.communicate()
         unfinished.replace(path)
         self._summary.proofs_checked += 1
         if process.returncode:

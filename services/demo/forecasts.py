@@ -21,7 +21,10 @@ CHOICE = "choice"
 ENOUGH = 100
 """Counts against bands that say something of a run."""
 _TRAIN_S = 900.0
-_TAKE_IN_S, _POLL_S = 60.0, 0.1
+_TAKE_IN_S, _POLL_S = 60.0, 0.25
+_NEAR_S = 6 * 3_600
+"""Counts of the last hours are there, and no more come: the past is taken in."""
+_PAGES_MAX = 20
 _LOOK_S = 1.0
 _MICRO = 1_000_000
 _LEVEL = 80
@@ -60,14 +63,15 @@ class ForecastWatch:
     """One run's view of the parking forecasts."""
 
     def __init__(self, process: Process, clock: Clock) -> None:
-        self._process = process
         self._calls = Calls(partial(process.dial, "demo"))
         self._clock = clock
+        self._past = 0.0
         self._training: asyncio.Task[None] | None = None
         self.coverage = Coverage()
 
     def begin(self) -> None:
         """The past is there: trains beside what comes next, where there is no model yet. It is another process's work."""
+        self._past = self._clock.now()
         self._training = asyncio.create_task(self._train())
 
     async def end(self) -> None:
@@ -108,16 +112,28 @@ class ForecastWatch:
 
     async def _past_taken_in(self) -> None:
         """Waits for forecasting's consumers, within reason: a model of a part is better than none."""
+        before = (0, 0)
         for _ in range(round(_TAKE_IN_S / _POLL_S)):
-            if await self._observed():
-                return
+            with contextlib.suppress(CityError):
+                found = await self._observed()
+                if found == before and found[0] >= self._past - _NEAR_S:
+                    return
+                before = found
             await asyncio.sleep(_POLL_S)
 
-    async def _observed(self) -> bool:
-        bus, service = self._process.world.bus, self._process.services["forecasting"]
-        return await self._process.stores["parking"].outbox_size() == 0 and all(
-            map(bus.caught_up, service.subscriptions)
-        )
+    async def _observed(self) -> tuple[int, int]:
+        """The newest count that forecasting has taken in (unix seconds), and how many."""
+        newest, many, token = 0, 0, ""
+        for _ in range(_PAGES_MAX):
+            request = forecasting.ListSeriesRequest(page_token=token)
+            answer = await self._calls.ask("forecasting", "ListSeries", request)
+            own = [one for one in answer.series if one.series.startswith(f"{GROUP}/")]
+            newest = max([newest, *(one.last_time.seconds for one in own)])
+            many += sum(one.observations for one in own)
+            token = answer.next_page_token
+            if not token:
+                break
+        return newest, many
 
     async def _newest(self) -> Any:
         with contextlib.suppress(CityError):

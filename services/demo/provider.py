@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from citykit.settings import CitySettings
-from services.demo.serving import LOOPBACK
+from services.serving import LOOPBACK
 from simulation.faults import PROVIDER_DOWN, Faults
 from simulation.provider import SandboxProvider
 from simulation.provider_faults import ProviderFaults

@@ -31,8 +31,10 @@ class Summary:
         forecast_mase: of the parking model in use, by its own backtest; None while there is no model.
         coverage80: share of counts inside the band of 80 % served before them, in this run; of the model's backtest where too few came;
             None without a model.
+        backbone: what the city ran on.
     """
 
+    backbone: str = ""
     packages: int = 0
     readings: int = 0
     rejected: Counter[str] = field(default_factory=Counter)
@@ -60,6 +62,7 @@ class Summary:
 
     def document(self) -> dict[str, Any]:
         return {
+            "backbone": self.backbone,
             "packages": self.packages,
             "readings": self.readings,
             "rejected": dict(sorted(self.rejected.items())),

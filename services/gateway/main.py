@@ -8,6 +8,7 @@ from pathlib import Path
 from citykit.service import Context, Service
 from services.gateway.api.application import create_app
 from services.gateway.api.parts import Parts
+from services.gateway.app.backbone import Backbone
 from services.gateway.app.calls import Calls
 from services.gateway.app.check import Checker
 from services.gateway.app.demo import DemoSessions
@@ -35,6 +36,7 @@ def build(ctx: Context) -> Service:
         calls=calls,
         checker=checker,
         live=live,
+        backbone=Backbone(calls, alone=bool(ctx.settings.services.addresses)),
         demo=demo,
         key=ctx.key,
         randomness=ctx.randomness,

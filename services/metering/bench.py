@@ -12,7 +12,7 @@ import random
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,19 +27,22 @@ from citykit.clock import ReplayClock
 from citykit.errors import NotFound
 from citykit.ids import seeded_randomness
 from citykit.package import NO_PREVIOUS, Ed25519Signer, Reading, package_hash, sign_package
-from citykit.run import Process, running
+from citykit.run import Build, Process, World, keep_out_of_collections, running
 from citykit.service import Context, Service, Servicer
 from citykit.settings import CitySettings
+from citykit.state import socket_path
 from citykit.store.sqlite import open_sqlite
 from services.metering.contract import CONTRACTS
 from services.metering.domain.slots import DAY_S, SLOT_S
 from services.metering.main import build
 from services.metering.store import usage
 from services.metering.store.tables import METADATA, METER_POINTS, READINGS
+from services.testing import placed
 from services.world import embedded_world
 
 START = 1_475_535_600
 STREAMS = 4
+_EMBEDDED = "stored (SQLite, synchronous=FULL) and in the outbox before each answer"
 Figure = dict[str, Any]
 
 
@@ -59,14 +62,14 @@ SINGLE = Load(devices=100, packages=400, readings=1, batch=256)
 
 def readings_batched() -> Figure:
     """Readings a second with 100 readings under each signature."""
-    rate = asyncio.run(_ingest(BATCHED))
-    return _figure("readings-100-a-signature", rate, "readings/s", 20_000, 40_000, _how(BATCHED))
+    rate = asyncio.run(ingest(BATCHED))
+    return measured("readings-100-a-signature", rate, "readings/s", 20_000, 40_000, how(BATCHED, _EMBEDDED))
 
 
 def readings_single() -> Figure:
     """Readings a second with one reading under each signature."""
-    rate = asyncio.run(_ingest(SINGLE))
-    return _figure("readings-1-a-signature", rate, "readings/s", 5_000, 8_000, _how(SINGLE))
+    rate = asyncio.run(ingest(SINGLE))
+    return measured("readings-1-a-signature", rate, "readings/s", 5_000, 8_000, how(SINGLE, _EMBEDDED))
 
 
 def aggregate_10000() -> Figure:
@@ -82,18 +85,42 @@ def aggregate_100000() -> Figure:
 BENCHES = (readings_batched, readings_single, aggregate_10000, aggregate_100000)
 
 
-async def _ingest(load: Load) -> float:
+@contextlib.asynccontextmanager
+async def _embedded(world: World) -> AsyncIterator[World]:
+    yield world
+
+
+async def _nothing(process: Process) -> None:
+    """Nothing is left to do once all is answered."""
+
+
+async def ingest(
+    load: Load,
+    place: Callable[[World], contextlib.AbstractAsyncContextManager[World]] = _embedded,
+    settle: Callable[[Process], Awaitable[None]] = _nothing,
+) -> float:
+    """Readings a second.
+
+    Args:
+        place: the world with other parts.
+        settle: after the last answer, not counted.
+
+    Raises:
+        RuntimeError: a package was not accepted.
+    """
     with tempfile.TemporaryDirectory() as folder:
         state = Path(folder)
         signers = {f"meter-{n:04d}": Ed25519Signer.from_seed(n.to_bytes(32, "big")) for n in range(load.devices)}
         _write_load(state / "load", load, signers)
-        async with _served(state, load, signers) as process:
+        async with _served(state, load, signers, place) as process:
             await _register(process, list(signers))
+            keep_out_of_collections()  # as `city serve` does
             client = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "services.metering.bench", process.socket, str(state / "load"), str(load.devices),
+                sys.executable, "-m", "services.metering.bench", f"unix:{socket_path(process.world.state)}", str(state / "load"), str(load.devices),
                 str(load.batch), stdout=asyncio.subprocess.PIPE,
             )  # fmt: skip
             output, _ = await client.communicate()
+            await settle(process)
         found = json.loads(output)
         if found["refused"]:
             raise RuntimeError(f"{found['refused']} packages were not accepted: {found['reasons']}")
@@ -101,12 +128,19 @@ async def _ingest(load: Load) -> float:
 
 
 @contextlib.asynccontextmanager
-async def _served(state: Path, load: Load, signers: dict[str, Ed25519Signer]) -> AsyncIterator[Process]:
+async def _served(
+    state: Path,
+    load: Load,
+    signers: dict[str, Ed25519Signer],
+    place: Callable[[World], contextlib.AbstractAsyncContextManager[World]],
+) -> AsyncIterator[Process]:
     clock = ReplayClock(START + (load.packages * load.readings + 48) * SLOT_S)
     settings = CitySettings()
+    builds: dict[str, Build] = {"metering": build, "identity": lambda ctx: _registry(ctx, signers)}
     async with (
-        embedded_world(state / "city", settings, clock, seeded_randomness(5), CONTRACTS) as world,
-        running(world, {"metering": build, "identity": lambda ctx: _registry(ctx, signers)}) as process,
+        embedded_world(state / "city", settings, clock, seeded_randomness(5), CONTRACTS) as embedded,
+        place(placed(embedded, builds)) as world,
+        running(world, builds) as process,
     ):
         yield process
 
@@ -213,7 +247,7 @@ async def _aggregate(points: int, floor_ms: int, aim_ms: int) -> Figure:
         await store.close()
     what = "daily sums of one meter" if meters == 1 else "load of 100 meters by slot"
     how = f"{what} over {points:,} readings, one SQL statement, SQLite file, median of 11"
-    return _figure(f"aggregate-{points}", sorted(seconds)[5] * 1_000, "ms", floor_ms, aim_ms, how)
+    return measured(f"aggregate-{points}", sorted(seconds)[5] * 1_000, "ms", floor_ms, aim_ms, how)
 
 
 def _fill(unit: Any, names: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> None:
@@ -238,15 +272,16 @@ async def _timed(store: Any, meters: int, slots: int) -> float:
     return time.perf_counter() - begun
 
 
-def _how(load: Load) -> str:
+def how(load: Load, where: str) -> str:
+    """What was sent and how, and what was done with it before each answer."""
     return (
         f"{load.devices} devices, {load.packages} packages each, {load.readings} readings a package, signed beforehand;"
         f" sent by another process over gRPC in {STREAMS} streams of {load.batch} packages a request, on the same cores;"
-        " verified, de-duplicated, judged, stored (SQLite, synchronous=FULL) and in the outbox before each answer"
+        f" verified, de-duplicated, judged, {where}"
     )
 
 
-def _figure(name: str, value: float, unit: str, floor: int, aim: int, how: str) -> Figure:
+def measured(name: str, value: float, unit: str, floor: int, aim: int, how: str) -> Figure:
     return {"name": name, "value": round(value, 1), "unit": unit, "floor": floor, "aim": aim, "how": how}
 
 

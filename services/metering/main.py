@@ -13,6 +13,7 @@ from services.metering import events
 from services.metering.api import MeteringServer, Parts
 from services.metering.app import erasure, paying
 from services.metering.app.agreements import Agreements
+from services.metering.app.archiving import Archiving
 from services.metering.app.billing import Billing
 from services.metering.app.bills import Bills
 from services.metering.app.bundles import Bundles
@@ -22,6 +23,7 @@ from services.metering.app.expected import Expected
 from services.metering.app.facts import Facts
 from services.metering.app.fleet import GROUP, Fleet
 from services.metering.app.ingest import Ingest
+from services.metering.app.invariants import Invariants
 from services.metering.app.meters import Meters
 from services.metering.app.paying import Paying
 from services.metering.app.people import People
@@ -31,6 +33,7 @@ from services.metering.app.usage import Usage
 from services.metering.store.tables import DEVICES, METADATA
 
 FULL_NAME = "city.metering.v1.MeteringService"
+_ARCHIVE_EVERY_S = 600.0
 
 
 def build(ctx: Context) -> Service:
@@ -57,8 +60,7 @@ def build(ctx: Context) -> Service:
         bundles=bundles,
     )
 
-    async def estimate() -> None:
-        await estimates.run()
+    archiving = Archiving(store, ctx.clock, ctx.directory / "archive", settings.archive_after_months)
 
     async def start() -> None:
         await registry.load()
@@ -68,6 +70,7 @@ def build(ctx: Context) -> Service:
         await refusals.flush()
         ingest.close()
 
+    invariants = Invariants(store)
     return Service(
         name="metering",
         store=store,
@@ -82,10 +85,13 @@ def build(ctx: Context) -> Service:
         jobs=(
             Job("refusals", refusals.flush, 1.0),
             Job("expected", expected.refresh, 5.0),
-            Job("estimates", estimate, 2.0),
+            Job("estimates", estimates.run, 2.0),
             Job("finish-drafts", billing.resume, 5.0),
             Job("provable", bundles.mark_provable, 2.0),
+            Job("archive", archiving.run, _ARCHIVE_EVERY_S),
         ),
+        invariants=invariants.every(),
+        freeze=invariants.freeze,
         start=start,
         stop=stop,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from citykit import telemetry
+from citykit.bus.events import TRACES_MAX, traceparents
 from citykit.bus.port import Record
 from citykit.canonical import encode
 from citykit.clock import unix
@@ -19,17 +21,18 @@ from citykit.ledger.contract import JsonObject
 from citykit.merkle import ProofError, batch_proof, consistency_proof, inclusion_proof
 from citykit.merkle_log import MerkleLog
 from citykit.note import Checkpoint, public_key, sign_note
-from citykit.service import Context
+from citykit.service import Context, Finding
 from citykit.store.port import Store
 from services.notary import store as tables
 from services.notary.domain import WIDTH, PathError, origin_of, parse_tile_path, tile_exists
-from services.notary.events import LOGS, commitments, log_of, traceparents
+from services.notary.events import LOGS, commitments, log_of
 from services.notary.store import Anchor
 
 COMMITMENTS_MAX = 10_000
-_TRACES_MAX = 32
 _WATCH_EVERY_S = 0.5
 _EVIDENCE_CACHE = 64
+_ANCHOR_LATE_S = 60.0
+"""Of the machine, beyond the interval: entries that wait longer say that anchoring stands still."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,7 @@ class Notary:
         self._changed = asyncio.Condition()
         self._traces: dict[str, list[str]] = {log: [] for log in LOGS}
         self._evidence: OrderedDict[str, JsonObject] = OrderedDict()
+        self._waiting_since: dict[str, float] = {}
 
     async def recover(self) -> None:
         """Opens each log at its committed size; what a crash left beyond it is written over."""
@@ -65,6 +69,7 @@ class Notary:
         self._anchors = await self._store.read(tables.newest_anchors)
         for log in LOGS:
             self._logs[log] = MerkleLog(log_directory(self._ctx.directory, log), sizes.get(log, 0))
+            self._measure(log)
 
     async def close(self) -> None:
         for log in self._logs.values():
@@ -84,7 +89,7 @@ class Notary:
             with telemetry.span("notary.integrate", links=traces, log=log, entries=len(new)):
                 await self.append(log, await self._unknown(log, commitments(new)), new)
             self._positions[(new[-1].topic, new[-1].partition)] = new[-1].offset + 1
-            self._traces[log] = (self._traces[log] + traces)[-_TRACES_MAX:]
+            self._traces[log] = (self._traces[log] + traces)[-TRACES_MAX:]
 
     async def _unknown(self, log: str, wanted: Sequence[bytes]) -> list[bytes]:
         """Those not in the log yet, each once: a relay that died between publishing and its receipt publishes again."""
@@ -97,8 +102,18 @@ class Notary:
         size = await asyncio.to_thread(chosen.write, entries)
         await self._store.write(lambda unit: tables.save_growth(unit, log, chosen.size, entries, records))
         chosen.commit(size)
-        telemetry.LOG_ENTRIES.labels(log).set(size)
+        self._measure(log)
         await self._notify()
+
+    def _measure(self, log: str) -> None:
+        anchor = self._anchors.get(log)
+        size, anchored = self._logs[log].size, anchor.size if anchor else 0
+        telemetry.LOG_ENTRIES.labels(log).set(size)
+        telemetry.LOG_ANCHORED_ENTRIES.labels(log).set(anchored)
+        if size > anchored:
+            self._waiting_since.setdefault(log, time.monotonic())
+        else:
+            self._waiting_since.pop(log, None)
 
     # --- anchoring ---------------------------------------------------------------------------------
 
@@ -141,13 +156,39 @@ class Notary:
         self._anchors[log] = anchor
         self._traces[log] = []
         await asyncio.to_thread(self._write_checkpoint, anchor)
-        telemetry.LOG_ANCHORED_ENTRIES.labels(log).set(anchor.size)
+        self._waiting_since.pop(log, None)
+        self._measure(log)
+        telemetry.LOG_ANCHORED_AT.labels(log).set_to_current_time()
 
     def _write_checkpoint(self, anchor: Anchor) -> None:
         path = log_directory(self._ctx.directory, anchor.log) / "checkpoint"
         unfinished = path.with_suffix(".part")
         unfinished.write_text(self._note(anchor), encoding="utf-8")
         unfinished.replace(path)
+
+    # --- what must hold ----------------------------------------------------------------------------
+
+    async def logs_verify(self) -> Finding:
+        """Each log's entries still lead to the root that the ledger holds for it. An invariant; `CheckLogs` reads every byte."""
+        logs = list(self._anchors)
+        wrong = [log for log in logs if not await self._verifies(log)]
+        return Finding(not wrong, f"not as anchored: {', '.join(wrong)}" if wrong else f"{len(logs)} logs verify")
+
+    async def _verifies(self, log: str) -> bool:
+        origin = origin_of(self._ctx.settings.general.city, log)
+        recorded = await self._ctx.ledger.evaluate("anchors", "head", {"origin": origin})
+        chosen = self._logs[log]
+        if recorded is None or recorded["size"] > chosen.size:
+            return False
+        root = await asyncio.to_thread(chosen.root, recorded["size"])
+        return bool(root.hex() == recorded["root"])
+
+    async def anchors_advance(self) -> Finding:
+        """No entry waits for its anchor for much longer than the interval. An invariant."""
+        now, limit_s = time.monotonic(), self._ctx.settings.notary.anchor_interval_s + _ANCHOR_LATE_S
+        late = {log: now - since for log, since in self._waiting_since.items() if now - since > limit_s}
+        told = ", ".join(f"{log} for {waits:.0f} s" for log, waits in sorted(late.items()))
+        return Finding(not late, f"entries wait: {told}" if late else "every entry is anchored in time")
 
     # --- proving -----------------------------------------------------------------------------------
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from citykit.errors import NotFound
 from citykit.ledger.local import check_ledger
 from citykit.ledger.local.blocks import read_blocks
 from citykit.ledger.port import LedgerDamaged
 from citykit.merkle_log import MerkleLog
 from citykit.note import NoteError, open_checkpoint
+from citykit.store.driver import rows
+from citykit.store.places import reading
 
 
 @dataclass(frozen=True)
@@ -36,17 +37,17 @@ class Result:
     entries: int
 
 
-def check_logs(state: Path) -> Result:
+def check_logs(state: Path, blocks: Iterable[Any] | None = None) -> Result:
     """Checks the logs in a state directory (`<state>/notary`, `<state>/ledger`).
+
+    Args:
+        blocks: of the ledger, where it is not in the state directory; whoever read them has verified them.
 
     Raises:
         NotFound: there is no notary in it.
     """
-    database = state / "notary" / "notary.db"
-    if not database.exists():
-        raise NotFound(f"no logs in {state}; name the city's state directory with --state")
-    sizes, anchors = _stored(database)
-    recorded, ledger_findings = _recorded(state / "ledger")
+    sizes, anchors = _stored(state)
+    recorded, ledger_findings = _recorded(state / "ledger") if blocks is None else (_anchors(blocks), [])
     findings = [*ledger_findings]
     for log, size in sorted(sizes.items()):
         mine = [anchor for anchor in anchors if anchor[0] == log]
@@ -92,30 +93,29 @@ def _checkpoint_findings(path: Path, log: str, anchors: list[Any]) -> Iterator[F
         yield Finding(log, "checkpoint", str(error))
 
 
-def _stored(database: Path) -> tuple[dict[str, int], list[Any]]:
-    connection = sqlite3.connect(f"file:{database}?mode=ro", uri=True)
-    try:
-        sizes = dict(connection.execute("SELECT log, size FROM logs"))
-        anchors = connection.execute(
-            "SELECT log, size, root, ledger_transaction FROM anchors ORDER BY log, size"
-        ).fetchall()
-    finally:
-        connection.close()
-    return sizes, anchors
+def _stored(state: Path) -> tuple[dict[str, int], list[Any]]:
+    with reading(state, "notary") as connection:
+        sizes = dict(rows(connection, "SELECT log, size FROM logs"))
+        return sizes, rows(connection, "SELECT log, size, root, ledger_transaction FROM anchors ORDER BY log, size")
 
 
 def _recorded(ledger: Path) -> tuple[dict[tuple[str, int], tuple[str, str]], list[Finding]]:
     """(log, size) -> (root, transaction) of every valid anchor on the ledger; and the ledger's own damage."""
     findings = [Finding("ledger", item.where, item.what) for item in check_ledger(ledger)]
     recorded: dict[tuple[str, int], tuple[str, str]] = {}
-    try:
+    with contextlib.suppress(LedgerDamaged):  # it stands in the findings; what was read before it counts
         for block in read_blocks(ledger):
-            for envelope in block["envelopes"]:
-                transaction = envelope["transaction"]
-                if envelope["code"] == "VALID" and transaction["contract"] == "anchors":
-                    for head in transaction["args"]["heads"]:
-                        log = head["origin"].rpartition("/")[2]
-                        recorded[(log, head["size"])] = (head["root"], transaction["id"])
-    except LedgerDamaged:
-        return recorded, findings
+            recorded |= _anchors([block])
     return recorded, findings
+
+
+def _anchors(blocks: Iterable[Any]) -> dict[tuple[str, int], tuple[str, str]]:
+    found = {}
+    for block in blocks:
+        for envelope in block["envelopes"]:
+            transaction = envelope["transaction"]
+            if envelope["code"] == "VALID" and transaction["contract"] == "anchors":
+                for head in transaction["args"]["heads"]:
+                    log = head["origin"].rpartition("/")[2]
+                    found[(log, head["size"])] = (head["root"], transaction["id"])
+    return found

@@ -35,11 +35,3 @@ def commitments(records: Sequence[Record]) -> list[bytes]:
                 reason="no-commitment",
             )
     return found
-
-
-def traceparents(records: Sequence[Record]) -> list[str]:
-    """The traces the records belong to, at most 32."""
-    found = {
-        record.headers["traceparent"].decode(errors="replace") for record in records if "traceparent" in record.headers
-    }
-    return sorted(found)[:32]

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import BigInteger, Column, Connection, Integer, LargeBinary, MetaData, String, Table, desc, select
-from sqlalchemy.dialects.sqlite import insert
 
 from citykit.bus.port import Record
+from citykit.store.driver import insert_new, upsert
 from citykit.store.port import Unit
 
 METADATA = MetaData()
@@ -95,13 +95,11 @@ def save_growth(unit: Unit, log: str, start: int, entries: Sequence[bytes], reco
     """The commit point of an integration: size, index and bus position together."""
     rows = sorted((prefix_of(entry), log, start + number) for number, entry in enumerate(entries))
     unit.insert_many(ENTRIES, ("prefix", "log", "position"), rows)
-    size = {"log": log, "size": start + len(entries)}
-    unit.execute(insert(LOGS).values(size).on_conflict_do_update(index_elements=["log"], set_=size))
+    upsert(unit.connection, LOGS, ("log",), {"log": log, "size": start + len(entries)})
     if records:
         last = records[-1]
         place = {"topic": last.topic, "partition": last.partition, "position": last.offset + 1}
-        keys = ["topic", "partition"]
-        unit.execute(insert(POSITIONS).values(place).on_conflict_do_update(index_elements=keys, set_=place))
+        upsert(unit.connection, POSITIONS, ("topic", "partition"), place)
 
 
 def save_anchor(unit: Unit, anchor: Anchor) -> None:
@@ -112,4 +110,4 @@ def save_anchor(unit: Unit, anchor: Anchor) -> None:
         "ledger_transaction": anchor.transaction,
         "at": anchor.at,
     }
-    unit.execute(insert(ANCHORS).values(row).on_conflict_do_nothing())
+    insert_new(unit.connection, ANCHORS, row)

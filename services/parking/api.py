@@ -187,4 +187,6 @@ async def _whole(use_case: Coroutine[Any, Any, R]) -> R:
         with in_city_words():
             return await use_case
 
-    return await asyncio.shield(asyncio.ensure_future(run()))
+    task = asyncio.ensure_future(run())
+    task.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody may be waiting for a refusal
+    return await asyncio.shield(task)

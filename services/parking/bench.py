@@ -34,10 +34,12 @@ from citykit import canonical
 from citykit.access import mint, signing_key
 from citykit.clock import ReplayClock
 from citykit.ids import seeded_randomness
+from citykit.keys import derive_key
 from citykit.package import NO_PREVIOUS, OCCUPIED, Ed25519Signer, Es256Signer, Reading, sign_package
-from citykit.run import Process, derive_key, keep_out_of_collections, running
+from citykit.run import Process, keep_out_of_collections, running
 from citykit.service import Context, Service, Servicer
 from citykit.settings import CitySettings
+from citykit.state import socket_path
 from services.parking.app.access import signed
 from services.parking.contract import CONTRACTS
 from services.parking.domain.reservation import SLOT_S
@@ -138,7 +140,8 @@ async def rush(wanted: Rush) -> dict[str, Any]:
             keep_out_of_collections()
             _write_tokens(process, state / "tokens")
             client = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "services.parking.bench", process.socket, str(state / "tokens"), str(wanted.attempts),
+                sys.executable, "-m", "services.parking.bench", f"unix:{socket_path(process.world.state)}",
+                str(state / "tokens"), str(wanted.attempts),
                 str(wanted.callers), str(wanted.lots), str(wanted.channels), stdout=asyncio.subprocess.PIPE,
             )  # fmt: skip
             output, _ = await client.communicate()
@@ -297,7 +300,7 @@ async def questions(asked: int) -> dict[str, Any]:
             await _prepare_lots(process)
             clock.run(1.0)
             client = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "services.parking.bench", "advice", process.socket, str(asked),
+                sys.executable, "-m", "services.parking.bench", "advice", f"unix:{socket_path(process.world.state)}", str(asked),
                 stdout=asyncio.subprocess.PIPE,
             )  # fmt: skip
             output, _ = await client.communicate()

@@ -12,7 +12,7 @@ from citykit.clock import unix
 from citykit.onramp.devices import device_keys
 from citykit.onramp.registry import Registry
 from citykit.proofs import Proofs
-from citykit.service import Context, Job, Service, Servicer
+from citykit.service import Context, Invariant, Job, Service, Servicer
 from citykit.store.port import Store
 from services.parking import events
 from services.parking.api import ParkingServer, Parts
@@ -46,6 +46,7 @@ from services.parking.store.reservations import hold_ends, promises
 from services.parking.store.tables import DEVICES, METADATA
 
 FULL_NAME = "city.parking.v1.ParkingService"
+_MEASURE_EVERY_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,9 @@ def build(ctx: Context) -> Service:
             Job("expectations", sensing.expectations.refresh, 0.5),
             Job("calibration", sensing.calibration.work, 1.0),
             Job("prune", sensing.states.prune, 3_600.0),
+            Job("measure", parts.books.measure, _MEASURE_EVERY_S),
         ),
+        invariants=(Invariant("no-double-booking", parts.books.no_double_booking),),
         start=start,
         stop=stop,
     )

@@ -24,8 +24,10 @@ from city.payments.v1.payments_service_pb2_grpc import PaymentsServiceStub
 from citykit.access import ServiceTokens, bearer_interceptors_of
 from citykit.clock import ReplayClock
 from citykit.ids import seeded_randomness
-from citykit.run import Process, running, service_token_seed
+from citykit.keys import service_token_seed
+from citykit.run import Process, running
 from citykit.settings import CitySettings
+from citykit.state import socket_path
 from services.payments.contract import CONTRACTS
 from services.payments.main import build
 from services.world import embedded_world
@@ -77,7 +79,7 @@ async def _measured(load: Load) -> float:
             await _open(process)
             token = ServiceTokens(service_token_seed(process.world.root_key), "bench").token("payments")
             client = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "services.payments.bench", process.socket, str(load.requests), str(load.linked),
+                sys.executable, "-m", "services.payments.bench", f"unix:{socket_path(process.world.state)}", str(load.requests), str(load.linked),
                 str(load.callers), stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
             )  # fmt: skip
             output, _ = await client.communicate(token.encode())

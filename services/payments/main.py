@@ -8,7 +8,7 @@ from pathlib import Path
 from city.payments.v1.payments_service_pb2_grpc import add_PaymentsServiceServicer_to_server
 from citykit.bus.port import Subscription
 from citykit.proofs import Proofs
-from citykit.service import Context, Job, Service, Servicer
+from citykit.service import Context, Invariant, Job, Service, Servicer
 from services.payments import events
 from services.payments.api import Parts, PaymentsServer
 from services.payments.app import erasure
@@ -26,7 +26,7 @@ from services.payments.app.settlement import Settlement
 from services.payments.store.tables import METADATA
 
 FULL_NAME = "city.payments.v1.PaymentsService"
-_EXPIRE_EVERY_S, _CLOSE_EVERY_S = 1.0, 5.0
+_EXPIRE_EVERY_S, _CLOSE_EVERY_S, _MEASURE_EVERY_S = 1.0, 5.0, 10.0
 
 
 def build(ctx: Context) -> Service:
@@ -45,7 +45,10 @@ def build(ctx: Context) -> Service:
         reconciliation=Reconciliation(store, provider, ctx.ledger, ctx.clock, zone),
         overview=Overview(store),
     )
-    jobs = [Job("expire-holds", parts.books.expire, _EXPIRE_EVERY_S)]
+    jobs = [
+        Job("expire-holds", parts.books.expire, _EXPIRE_EVERY_S),
+        Job("measure", parts.overview.measure, _MEASURE_EVERY_S),
+    ]
     if settings.provider_url:
         jobs.append(Job("ask-again", settlement.ask_again, settings.retry_s))
         jobs.append(Job("close-days", parts.reconciliation.close_days, _CLOSE_EVERY_S))
@@ -55,5 +58,6 @@ def build(ctx: Context) -> Service:
         servicers=(Servicer(add_PaymentsServiceServicer_to_server, PaymentsServer(parts), FULL_NAME),),
         subscriptions=(Subscription(erasure.GROUP, (events.IDENTITY_TOPIC,), Erasure(store).handle),),
         jobs=tuple(jobs),
+        invariants=(Invariant("sum-is-zero", parts.overview.sum_is_zero),),
         stop=provider.close,
     )

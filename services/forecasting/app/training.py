@@ -13,7 +13,7 @@ import grpc.aio
 
 from city.notary.v1 import notary_service_pb2 as notary
 from city.notary.v1.notary_service_pb2_grpc import NotaryServiceStub
-from citykit import canonical
+from citykit import canonical, telemetry
 from citykit.clock import Clock, iso, unix
 from citykit.errors import CityError, FailedPrecondition, InvalidArgument
 from citykit.ids import Randomness
@@ -34,6 +34,7 @@ MODELS_SHOWN = 100
 MODELS_KEPT = 2
 """Files of parameters kept for each group: a forecast may still be reading the one before."""
 _MICRO = 1_000_000
+_BAND = "80"
 _DAY_S = 86_400
 _SLOTS_A_DAY = 48
 _HISTORY_DAYS = 29
@@ -74,6 +75,7 @@ class Training:
         for row in reversed(rows):
             if row.file in whole:
                 self.newest[row.group] = row
+                _measure(row)
         await asyncio.to_thread(_tidy, self.folder, self._kept(rows))
 
     async def every(self) -> list[ModelRow]:
@@ -145,6 +147,7 @@ class Training:
 
         await self.store.write(unit)
         self.newest[group.name] = row
+        _measure(row)
         await asyncio.to_thread(_tidy, self.folder, self._kept(await self.every()))
         return row
 
@@ -189,6 +192,13 @@ def _card(model: str, learnt: _Learnt) -> dict[str, Any]:
         "coverage_micro": {str(key): round(value * _MICRO) for key, value in trained.coverage.items()},
         "parameters": trained.hash.hex(),
     }
+
+
+def _measure(row: ModelRow) -> None:
+    telemetry.FORECASTING_TRAINED.labels(row.group).set(row.trained_at)
+    micro = canonical.decode(row.card)["coverage_micro"].get(_BAND)
+    if micro is not None:
+        telemetry.FORECASTING_COVERAGE.labels(row.group).set(micro / _MICRO)
 
 
 def _whole(folder: Path, files: list[str]) -> set[str]:

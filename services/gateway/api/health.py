@@ -16,13 +16,14 @@ from city.notary.v1 import notary_service_pb2 as notary
 from city.parking.v1 import parking_service_pb2 as parking
 from city.payments.v1 import payments_service_pb2 as payments
 from citykit import telemetry
-from citykit.errors import CityError
+from citykit.errors import CityError, NotFound
 from services.gateway.api import models
 from services.gateway.api.parameters import Here
 from services.gateway.api.problems import problem
 
 router = APIRouter(tags=["operations"])
 PROBE_S = 2.0
+CLUSTER = "cluster"
 _WELL = {"ready", "service-absent"}
 _PROBES: tuple[tuple[str, str, Message], ...] = (
     ("identity", "GetJwks", identity.GetJwksRequest()),
@@ -64,6 +65,8 @@ async def _probe(here: Here, service: str, rpc: str, request: Message) -> str:
 @router.get(
     "/metrics", response_class=Response, responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}}
 )
-async def get_metrics() -> Response:
+async def get_metrics(here: Here) -> Response:
     """Every metric of this process, in the text form of Prometheus."""
+    if here.general.mode == CLUSTER:  # this port faces residents
+        raise NotFound("metrics are on the port that CITY_OBSERVABILITY_PORT names")
     return Response(generate_latest(telemetry.REGISTRY), media_type=CONTENT_TYPE_LATEST)

@@ -31,6 +31,7 @@ class City(Out):
     mode: Literal["demo", "embedded", "cluster"]
     time_zone: str = Field(examples=["Europe/London"])
     city_time: datetime
+    backbone: str = Field(description="What the city runs on. A ledger of one operator says so.")
     demo_logins: list[str] = Field(description="Whom POST /demo/session takes; empty outside a demo.")
 
 

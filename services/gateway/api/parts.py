@@ -10,6 +10,7 @@ from pathlib import Path
 from citykit.clock import Clock
 from citykit.ids import Randomness
 from citykit.settings import GatewaySettings, GeneralSettings
+from services.gateway.app.backbone import Backbone
 from services.gateway.app.calls import Calls
 from services.gateway.app.check import Checker
 from services.gateway.app.demo import DemoSessions
@@ -21,6 +22,7 @@ class Parts:
     """The gateway's own parts.
 
     Attributes:
+        backbone: what the city runs on.
         demo: sessions without a login page; None outside a demo.
         key: derives a secret key by purpose.
     """
@@ -32,6 +34,7 @@ class Parts:
     calls: Calls
     checker: Checker
     live: Live
+    backbone: Backbone
     demo: DemoSessions | None
     key: Callable[[str], bytes]
     randomness: Randomness

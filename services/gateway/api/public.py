@@ -30,6 +30,7 @@ async def get_city(here: Here) -> models.City:
             "mode": here.general.mode,
             "time_zone": here.general.zone,
             "city_time": iso(here.clock.now()),
+            "backbone": await here.backbone.words(),
             "demo_logins": names,
         }
     )

@@ -13,6 +13,7 @@ export async function loadCity() {
   const city = await ask("/api/v1/city");
   setZone(city.time_zone);
   document.title = `Provable City · ${city.city}`;
+  say("backbone", `Runs on: ${city.backbone}`);
   return city;
 }
 

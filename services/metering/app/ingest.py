@@ -27,6 +27,7 @@ from services.metering.app.meters import Meters
 from services.metering.app.refusals import Refusals
 from services.metering.domain import plausibility
 from services.metering.domain.plausibility import BandOf, Meter, unforecast
+from services.metering.store.archive import MONTH_ARCHIVED
 from services.metering.store.packages import (
     ALREADY_MEASURED,
     Accepted,
@@ -45,6 +46,7 @@ _EXPLAIN = {
     plausibility.UNEXPECTED: f"outside the 95 % band forecast for the slot by more than {plausibility.EXPECTED_WIDTHS} times its width"
     f" and {plausibility.EXPECTED_FLOOR_PERCENT} % of the physical limit",
     plausibility.DRIFT: "days in a row in which sum and standby left what the three weeks before had; held until somebody decides",
+    MONTH_ARCHIVED: "reaches into a month whose readings went to the archive; what counted then stays",
     ALREADY_MEASURED: "gives another value to a slot that was measured before; what was first stays",
 }
 

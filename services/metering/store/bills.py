@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import astuple, dataclass, fields
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, select, update
+from sqlalchemy import Connection, Row, Select, func, select, update
 
 from citykit.store.port import Unit
 from services.metering.store.tables import BILLS, CONTRACTS, LEAVES, RUNS
@@ -126,6 +126,30 @@ def page(
         query = query.where(older)
     rows = connection.execute(query.order_by(BILLS.c.issued_at.desc(), BILLS.c.id).limit(limit))
     return [(_bill(row), row.corrected_by or "") for row in rows]
+
+
+def gaps(connection: Connection) -> tuple[int, int]:
+    """(contracts with bills, bills that do not begin where the contract's bill before ended). Corrections replace and do not count."""
+    before = func.lag(BILLS.c.to_date).over(partition_by=BILLS.c.contract, order_by=BILLS.c.from_date)
+    closed = (RUNS.c.id == BILLS.c.run) & (RUNS.c.ledger_transaction != "")
+    rows = (
+        select(BILLS.c.contract, BILLS.c.from_date, before.label("before"))
+        .join(RUNS, closed)
+        .where(BILLS.c.corrects == "")
+        .subquery()
+    )
+    contracts = connection.execute(select(func.count(rows.c.contract.distinct()))).scalar_one()
+    apart = select(func.count()).select_from(rows).where(rows.c.before != rows.c.from_date)
+    return int(contracts), int(connection.execute(apart).scalar_one())
+
+
+def broken_runs(connection: Connection) -> tuple[int, int]:
+    """(closed runs, those of them without a commitment for each of their bills)."""
+    closed = RUNS.c.ledger_transaction != ""
+    kept = select(func.count()).where(LEAVES.c.run == RUNS.c.id).scalar_subquery()
+    runs = connection.execute(select(func.count()).select_from(RUNS).where(closed)).scalar_one()
+    broken = select(func.count()).select_from(RUNS).where(closed, kept != RUNS.c.count)
+    return int(runs), int(connection.execute(broken).scalar_one())
 
 
 def unproven(connection: Connection, limit: int) -> list[BillRow]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from sqlalchemy import delete, select, update
 
 from citykit.store.port import Unit
+from services.metering.store.archive import erase_later, source
 from services.metering.store.tables import (
     APPEALS,
     BILL_PAYMENTS,
@@ -25,12 +26,15 @@ from services.metering.store.tables import (
 def erase_span(unit: Unit, meter_point: str, from_time: int, to_time: int) -> list[str]:
     """Everything measured at a meter point in [from_time, to_time); returns the devices concerned."""
     inside = (READINGS.c.meter_point == meter_point, READINGS.c.slot.between(from_time, to_time - 1))
-    wanted = select(READINGS.c.device, READINGS.c.sequence).where(*inside).distinct()
+    stored = source(unit.connection, meter_point, from_time, to_time)
+    there = (stored.c.meter_point == meter_point, stored.c.slot.between(from_time, to_time - 1))
+    wanted = select(stored.c.device, stored.c.sequence).where(*there).distinct()
     pairs = [(row.device, row.sequence) for row in unit.execute(wanted)]
     for device, sequence in pairs:
         at = (PACKAGES.c.device == device, PACKAGES.c.sequence == sequence)
         unit.execute(update(PACKAGES).where(*at).values(content=b"", salt=b""))
     unit.execute(delete(READINGS).where(*inside))
+    erase_later(unit, meter_point, from_time, to_time)
     unit.execute(
         delete(ESTIMATES).where(
             ESTIMATES.c.meter_point == meter_point, ESTIMATES.c.slot.between(from_time, to_time - 1)

@@ -13,6 +13,8 @@ from citykit.bus.port import Message
 from citykit.onramp.chain import DUPLICATE, LATE, Refusal, split_gap
 from citykit.onramp.heads import Chain, chains, placement, set_heads
 from citykit.store.port import Unit
+from services.metering.store.archive import MONTH_ARCHIVED, writers_horizon
+from services.metering.store.months import make_room
 from services.metering.store.tables import CHAINS, FACTS, GAPS, PACKAGES, QUARANTINE, READINGS
 
 ALREADY_MEASURED = "slot-already-measured"
@@ -75,14 +77,16 @@ class _Rows:
     messages: list[Message] = field(default_factory=list)
     facts: list[Fact] = field(default_factory=list)
     slots: dict[str, dict[int, int]] = field(default_factory=dict)
+    horizon: int = 0
 
 
 def store_packages(unit: Unit, candidates: Sequence[Candidate], wording: Wording, now: int) -> list[Outcome]:
     """One outcome for each candidate, in order; all accepted ones are durable with the unit."""
     found = chains(unit.connection, CHAINS, (candidate.device for candidate in candidates))
-    rows = _Rows(slots={device: {} for device in found})
+    rows = _Rows(slots={device: {} for device in found}, horizon=writers_horizon(unit.connection))
     outcomes = [_take(unit, found[item.device], item, rows, wording, now) for item in candidates]
     unit.insert_many(PACKAGES, _PACKAGE_COLUMNS, rows.packages)
+    make_room(unit.connection, [row[1] for row in rows.readings])
     unit.insert_many(READINGS, _READING_COLUMNS, rows.readings)
     set_heads(unit, CHAINS, found.values())
     unit.publish_many(rows.messages)
@@ -104,7 +108,7 @@ def _take(unit: Unit, chain: Chain, item: Candidate, rows: _Rows, wording: Wordi
         _fill_gap(unit, item.device, item.sequence)
     elif item.sequence > chain.head.sequence + 1:
         _open_gap(unit, item, chain.head.sequence, rows, wording)
-    held, taken = _verdicts(unit.connection, chain, item, rows.slots[item.device])
+    held, taken = _verdicts(unit.connection, chain, item, rows.slots[item.device], rows.horizon)
     _add(chain, item, held, taken, rows)
     rows.messages.append(wording.accepted(item, held))
     for reason, count in Counter(filter(None, held)).items():
@@ -125,10 +129,15 @@ def _add(chain: Chain, item: Candidate, held: Sequence[str], taken: Collection[i
 
 
 def _verdicts(
-    connection: Connection, chain: Chain, item: Candidate, here: dict[int, int]
+    connection: Connection, chain: Chain, item: Candidate, here: dict[int, int], archived_until: int
 ) -> tuple[Sequence[str], Collection[int]]:
-    """(verdicts, slots of the package that are measured already). What was first stays; a package that contradicts it does not count."""
+    """(verdicts, slots of the package that are measured already). What was first stays; a package that contradicts it does not count.
+
+    Nor does one that reaches into a month that went to the archive: no reading of it is kept.
+    """
     first, last = item.readings[0][0], item.readings[-1][0]
+    if first < archived_until:
+        return [MONTH_ARCHIVED] * len(item.readings), {slot for slot, _ in item.readings}
     if first > chain.last_time:
         return item.held, ()
     query = select(READINGS.c.slot, READINGS.c.energy_wh).where(

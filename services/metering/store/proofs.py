@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, select
 
+from services.metering.store.archive import source
 from services.metering.store.packages import ALREADY_MEASURED
-from services.metering.store.tables import PACKAGES, READINGS
+from services.metering.store.tables import PACKAGES
 
 _IN_MAX = 500
 
@@ -47,8 +48,9 @@ def sequences_of(
 
     Packages that contradict an earlier one are left out: no bill counts them.
     """
-    query = select(READINGS.c.slot, READINGS.c.device, READINGS.c.sequence, READINGS.c.held).where(
-        READINGS.c.meter_point == meter_point, READINGS.c.slot.between(from_time, to_time - 1)
+    readings = source(connection, meter_point, from_time, to_time)
+    query = select(readings.c.slot, readings.c.device, readings.c.sequence, readings.c.held).where(
+        readings.c.meter_point == meter_point, readings.c.slot.between(from_time, to_time - 1)
     )
     return sorted(
         {

@@ -78,6 +78,23 @@ ESTIMATES = Table(
     Column("reason", String, nullable=False),
     sqlite_with_rowid=False,
 )
+ARCHIVED_MONTHS = Table(
+    "archived_months",
+    METADATA,
+    Column("month", String, primary_key=True),
+    *[Column(name, BigInteger, nullable=False) for name in ("from_time", "to_time", "rows", "energy_wh")],
+    Column("file", String, nullable=False),
+    Column("sha256", String, nullable=False),
+    Column("archived_at", BigInteger, nullable=False),
+)
+"""Months of readings that are in Parquet files (PostgreSQL only): a prefix of time."""
+ARCHIVE_ERASURES = Table(
+    "archive_erasures",
+    METADATA,
+    Column("meter_point", String, primary_key=True),
+    *[Column(name, BigInteger, primary_key=True, autoincrement=False) for name in ("from_time", "to_time")],
+)
+"""Erased, and not yet out of the files."""
 GAPS = Table(
     "gaps",
     METADATA,

@@ -8,6 +8,7 @@ from sqlalchemy import Connection, Subquery, case, func, literal, select, union_
 from sqlalchemy.sql.elements import ColumnElement
 
 from services.metering.domain.slots import SLOT_S, Offsets
+from services.metering.store.archive import horizon, load, source
 from services.metering.store.tables import ESTIMATES, GAPS, HEADS, METER_POINTS, QUARANTINE, READINGS
 
 MEASURED, ESTIMATED, QUARANTINED, MISSING, MIXED = "measured", "estimated", "quarantined", "missing", "mixed"
@@ -43,7 +44,7 @@ class StateRow:
 
 def slots(connection: Connection, meter_point: str, from_time: int, to_time: int) -> list[UsageRow]:
     """One row for each slot that was measured, held or estimated."""
-    merged = _slots(meter_point, from_time, to_time)
+    merged = _slots(connection, meter_point, from_time, to_time)
     rows = connection.execute(select(merged).order_by(merged.c.slot))
     return [UsageRow(slot, wh, quality, reason) for slot, wh, quality, reason in rows]
 
@@ -52,7 +53,7 @@ def sums(
     connection: Connection, meter_point: str, from_time: int, to_time: int, step_s: int, offsets: Offsets
 ) -> list[UsageRow]:
     """One row for each local hour or day (`step_s`) with data; quality is `mixed` where its slots differ."""
-    merged = _slots(meter_point, from_time, to_time)
+    merged = _slots(connection, meter_point, from_time, to_time)
     shift = _shift(merged.c.slot, offsets)
     step = (merged.c.slot + shift - (merged.c.slot + shift) % step_s).label("step")
     kinds = func.count(func.distinct(merged.c.quality))
@@ -62,22 +63,23 @@ def sums(
     return [UsageRow(*row) for row in rows]
 
 
-def _slots(meter_point: str, from_time: int, to_time: int) -> Subquery:
+def _slots(connection: Connection, meter_point: str, from_time: int, to_time: int) -> Subquery:
     """slot, energy_wh, quality, reason: a reading that counts, else the estimate, else what is held (0 Wh)."""
-    counts = READINGS.c.held == ""
-    inside = (READINGS.c.meter_point == meter_point, READINGS.c.slot >= from_time, READINGS.c.slot < to_time)
-    estimate = (ESTIMATES.c.meter_point == READINGS.c.meter_point) & (ESTIMATES.c.slot == READINGS.c.slot)
+    readings = source(connection, meter_point, from_time, to_time)
+    counts = readings.c.held == ""
+    inside = (readings.c.meter_point == meter_point, readings.c.slot >= from_time, readings.c.slot < to_time)
+    estimate = (ESTIMATES.c.meter_point == readings.c.meter_point) & (ESTIMATES.c.slot == readings.c.slot)
     read = (
         select(
-            READINGS.c.slot,
-            case((counts, READINGS.c.energy_wh), else_=func.coalesce(ESTIMATES.c.energy_wh, 0)).label("energy_wh"),
+            readings.c.slot,
+            case((counts, readings.c.energy_wh), else_=func.coalesce(ESTIMATES.c.energy_wh, 0)).label("energy_wh"),
             case((counts, MEASURED), (ESTIMATES.c.slot.is_not(None), ESTIMATED), else_=QUARANTINED).label("quality"),
-            READINGS.c.held.label("reason"),
+            readings.c.held.label("reason"),
         )
         .outerjoin(ESTIMATES, estimate & ~counts)
         .where(*inside)
     )
-    unread = READINGS.alias("unread")
+    unread = readings.alias("unread")
     measured = select(literal(1)).where(
         unread.c.meter_point == ESTIMATES.c.meter_point, unread.c.slot == ESTIMATES.c.slot
     )
@@ -102,6 +104,13 @@ def _shift(slot: ColumnElement[int], offsets: Offsets) -> ColumnElement[int]:
 
 def city_load(connection: Connection, from_time: int, to_time: int, least_meters: int) -> list[LoadRow]:
     """Sums of what counts over all meters; slots of fewer than `least_meters` are left out."""
+    edge = horizon(connection)
+    old = load(connection, from_time, min(to_time, edge)) if from_time < edge else {}
+    shown = [LoadRow(slot, *old[slot]) for slot in sorted(old) if old[slot][1] >= least_meters]
+    return shown + _live_load(connection, max(from_time, edge), to_time, least_meters)
+
+
+def _live_load(connection: Connection, from_time: int, to_time: int, least_meters: int) -> list[LoadRow]:
     counted = func.count()
     query = (
         select(READINGS.c.slot, func.sum(READINGS.c.energy_wh), counted)
@@ -146,8 +155,9 @@ def meter_states(connection: Connection, after: str, limit: int, recent: int) ->
 
 def missing_slots(connection: Connection, meter_point: str, from_time: int, to_time: int) -> list[tuple[int, str]]:
     """(slot, reason) of slots in [from_time, to_time) that have neither a reading that counts nor an estimate."""
-    counting = select(READINGS.c.slot).where(
-        READINGS.c.meter_point == meter_point, READINGS.c.slot.between(from_time, to_time - 1), READINGS.c.held == ""
+    readings = source(connection, meter_point, from_time, to_time)
+    counting = select(readings.c.slot).where(
+        readings.c.meter_point == meter_point, readings.c.slot.between(from_time, to_time - 1), readings.c.held == ""
     )
     guessed = select(ESTIMATES.c.slot).where(
         ESTIMATES.c.meter_point == meter_point, ESTIMATES.c.slot.between(from_time, to_time - 1)
@@ -159,15 +169,17 @@ def missing_slots(connection: Connection, meter_point: str, from_time: int, to_t
 
 def measured(connection: Connection, meter_point: str, from_time: int, to_time: int) -> dict[int, int]:
     """slot -> Wh of readings that count."""
-    query = select(READINGS.c.slot, READINGS.c.energy_wh).where(
-        READINGS.c.meter_point == meter_point, READINGS.c.slot.between(from_time, to_time - 1), READINGS.c.held == ""
+    readings = source(connection, meter_point, from_time, to_time)
+    query = select(readings.c.slot, readings.c.energy_wh).where(
+        readings.c.meter_point == meter_point, readings.c.slot.between(from_time, to_time - 1), readings.c.held == ""
     )
     return {slot: wh for slot, wh in connection.execute(query)}
 
 
 def held(connection: Connection, meter_point: str, from_time: int, to_time: int) -> dict[int, str]:
     """slot -> reason of readings set aside."""
-    query = select(READINGS.c.slot, READINGS.c.held).where(
-        READINGS.c.meter_point == meter_point, READINGS.c.slot.between(from_time, to_time - 1), READINGS.c.held != ""
+    readings = source(connection, meter_point, from_time, to_time)
+    query = select(readings.c.slot, readings.c.held).where(
+        readings.c.meter_point == meter_point, readings.c.slot.between(from_time, to_time - 1), readings.c.held != ""
     )
     return {slot: reason for slot, reason in connection.execute(query)}

@@ -1,4 +1,4 @@
-"""Counts for the public page: reservations by state, sessions, bays given twice. Called by `api`."""
+"""Counts for the public page, the metrics and the invariant: reservations by state, sessions, bays given twice. Called by `api` and `main`."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from sqlalchemy import Connection
 
 from city.parking.v1 import parking_service_pb2 as pb
+from citykit import telemetry
+from citykit.service import Finding
 from citykit.store.port import Store
-from services.parking.domain.reservation import ACTIVE, ENDED
+from services.parking.domain.reservation import ACTIVE, ENDED, STATES
 from services.parking.store import reservations
 
 FRESH_S = 1.0
@@ -30,6 +32,19 @@ class Books:
         if self.counted is None or now - self.counted_at >= FRESH_S:
             self.counted, self.counted_at = await self.store.read(_count), now
         return self.counted
+
+    async def measure(self) -> None:
+        """Tells the metrics. A job."""
+        counted = await self.store.read(_count)
+        for state in STATES:
+            telemetry.PARKING_RESERVATIONS.labels(state).set(counted.by_state.get(state, 0))
+        telemetry.PARKING_DOUBLE_BOOKINGS.set(counted.double_bookings)
+
+    async def no_double_booking(self) -> Finding:
+        """No bay is promised twice. An invariant."""
+        counted = await self.store.read(_count)
+        evidence = f"{counted.double_bookings} of {counted.reservations} reservations begin while another has the bay"
+        return Finding(counted.double_bookings == 0, evidence)
 
 
 def _count(connection: Connection) -> pb.GetBooksResponse:

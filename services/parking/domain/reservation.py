@@ -20,6 +20,7 @@ ENDED, CANCELLED, NO_SHOW, EXPIRED, DECLINED = "ended", "cancelled", "no-show", 
 OPEN = frozenset({HELD, CONFIRMING, CONFIRMED, ACTIVE})
 """States in which the bay is promised."""
 OVER = frozenset({ENDED, CANCELLED, NO_SHOW, EXPIRED, DECLINED})
+STATES = OPEN | OVER
 PRICED = frozenset({ENDED, CANCELLED, NO_SHOW})
 """States in which something can have been paid."""
 

@@ -7,12 +7,16 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, delete, select
 
+from citykit.store.driver import change_many
 from citykit.store.port import Unit
 from services.parking.domain.states import Count
 from services.parking.store.tables import COUNTS, HALF_HOURS
 
 _COUNT_COLUMNS = ("lot", "device", "time", "occupied", "since", "stuck")
-_HALF_COLUMNS = ("lot", "slot", "time", "occupied", "capacity")
+_PUT_HALF_HOUR = (
+    "INSERT INTO half_hours (lot, slot, time, occupied, capacity) VALUES (?, ?, ?, ?, ?) ON CONFLICT (lot, slot) DO UPDATE SET"
+    " time = excluded.time, occupied = excluded.occupied, capacity = excluded.capacity WHERE half_hours.time <= excluded.time"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,14 +62,9 @@ def half_hours(connection: Connection, from_time: int) -> list[HalfHour]:
 
 
 def put_half_hours(unit: Unit, found: Iterable[HalfHour]) -> None:
-    """Keeps the later count of each half hour."""
-    for one in found:
-        here = (HALF_HOURS.c.lot == one.lot, HALF_HOURS.c.slot == one.slot)
-        before = unit.execute(select(HALF_HOURS.c.time).where(*here))
-        if not before or before[0].time <= one.time:
-            unit.execute(delete(HALF_HOURS).where(*here))
-            row = (one.lot, one.slot, one.time, one.occupied, one.capacity)
-            unit.insert_many(HALF_HOURS, _HALF_COLUMNS, [row])
+    """Keeps the later count of each half hour: one call for all, since a day of a city's counts brings thousands."""
+    rows = [(one.lot, one.slot, one.time, one.occupied, one.capacity) for one in found]
+    change_many(unit.connection, _PUT_HALF_HOUR, rows)
 
 
 def forget_before(unit: Unit, time: int) -> None:

@@ -6,8 +6,9 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, case, delete, func, or_, select, update
+from sqlalchemy import Connection, Row, case, delete, func, or_, select, update
 
+from citykit.store import driver
 from citykit.store.port import Unit
 from services.parking.domain.reservation import (
     ACTIVE,
@@ -41,19 +42,8 @@ class Promise:
     slots: range
 
 
-_HOLDS_OF = select(func.count()).where(
-    RESERVATIONS.c.subject == bindparam("person"),
-    or_(
-        RESERVATIONS.c.state == CONFIRMING,
-        (RESERVATIONS.c.state == HELD) & (RESERVATIONS.c.hold_until >= bindparam("now")),
-    ),
-)
-_TAKEN = select(PROMISES.c.reservation).where(
-    PROMISES.c.lot == bindparam("in_lot"),
-    PROMISES.c.bay == bindparam("on_bay"),
-    PROMISES.c.slot.between(bindparam("first"), bindparam("last")),
-).limit(1)  # fmt: skip
-"""Built once: these two are on the hot path."""
+_HOLDS_OF = "SELECT count(*) FROM reservations WHERE subject = ? AND (state = ? OR (state = ? AND hold_until >= ?))"
+_TAKEN = "SELECT reservation FROM promises WHERE lot = ? AND bay = ? AND slot BETWEEN ? AND ? LIMIT 1"
 
 
 class Promised(Exception):
@@ -81,9 +71,8 @@ def promise(unit: Unit, one: Reservation, slots: range) -> None:
     Raises:
         Promised: nothing may be kept of the unit then.
     """
-    at = {"in_lot": one.lot, "on_bay": one.bay, "first": slots.start, "last": slots.stop - 1}
-    if before := unit.execute(_TAKEN, at):
-        raise Promised(_promise_of(unit.connection, before[0].reservation))
+    if before := driver.rows(unit.connection, _TAKEN, (one.lot, one.bay, slots.start, slots.stop - 1)):
+        raise Promised(_promise_of(unit.connection, before[0][0]))
     unit.insert_many(
         PROMISES, ("lot", "bay", "slot", "reservation"), [(one.lot, one.bay, slot, one.id) for slot in slots]
     )
@@ -108,7 +97,7 @@ def get(connection: Connection, id_: str) -> Reservation | None:
 
 def open_holds(connection: Connection, subject: str, now: int) -> int:
     """Bays the person keeps without obligation."""
-    return int(connection.execute(_HOLDS_OF, {"person": subject, "now": now}).scalar_one())
+    return int(driver.rows(connection, _HOLDS_OF, (subject, CONFIRMING, HELD, now))[0][0])
 
 
 def holds_past(connection: Connection, now: int, limit: int) -> list[Reservation]:
@@ -200,10 +189,10 @@ def double_bookings(connection: Connection) -> int:
     until = func.max(end).over(
         partition_by=(table.lot, table.bay), order_by=(table.from_time, table.id), rows=(None, -1)
     )
-    rows = select(table.from_time, until.label("until")).where(table.state.in_(_BAY_USED)).subquery()
-    return int(
-        connection.execute(select(func.count()).select_from(rows).where(rows.c.until > rows.c.from_time)).scalar_one()
-    )
+    columns = (table.from_time, end.label("ends"), until.label("until"))
+    rows = select(*columns).where(table.state.in_(_BAY_USED)).subquery()
+    meets = (rows.c.until > rows.c.from_time) & (rows.c.ends > rows.c.from_time)  # left at once: not used
+    return int(connection.execute(select(func.count()).select_from(rows).where(meets)).scalar_one())
 
 
 def by_state(connection: Connection) -> dict[str, int]:

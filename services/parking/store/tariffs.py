@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import astuple, dataclass, fields
 
 from sqlalchemy import Connection, delete, select
-from sqlalchemy.dialects.sqlite import insert
 
+from citykit.store.driver import insert_new
 from citykit.store.port import Unit
 from services.parking.store.tables import PERMITS, TARIFFS
 
@@ -42,7 +42,7 @@ _PERMIT_COLUMNS = tuple(item.name for item in fields(PermitRow))
 def add_tariff(unit: Unit, row: TariffRow) -> None:
     """The same version again is no change: the ledger has seen to it that the content is the same."""
     values = {"id": row.id, "version": row.version, "document": row.document, "ledger_transaction": row.transaction}
-    unit.execute(insert(TARIFFS).values(values).on_conflict_do_nothing())
+    insert_new(unit.connection, TARIFFS, values)
 
 
 def tariffs(connection: Connection) -> list[TariffRow]:

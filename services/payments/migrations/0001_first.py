@@ -27,6 +27,11 @@ def _blob(name: str) -> sa.Column[Any]:
     return sa.Column(name, sa.LargeBinary, nullable=False)
 
 
+def _partial_index(name: str, table: str, columns: list[str], where: str, *, unique: bool = False) -> None:
+    rows = sa.text(where)
+    op.create_index(name, table, columns, unique=unique, sqlite_where=rows, postgresql_where=rows)
+
+
 def upgrade() -> None:
     _books()
     _payments()
@@ -73,9 +78,7 @@ def _books() -> None:
         _text("state"),
         sqlite_with_rowid=False,
     )
-    op.create_index(
-        "ix_holds_expiry", "holds", ["expires_at"], sqlite_where=sa.text("state = 'open' AND expires_at > 0")
-    )
+    _partial_index("ix_holds_expiry", "holds", ["expires_at"], "state = 'open' AND expires_at > 0")
 
 
 def _payments() -> None:
@@ -101,8 +104,7 @@ def _payments() -> None:
         *map(_text, ("waiting_for", "reason")),
         *map(_number, ("refunds", "version", "created_at")),
     )
-    live = sa.text("state <> 'declined'")
-    op.create_index("ux_payments_reference", "payments", ["payee", "reference"], unique=True, sqlite_where=live)
+    _partial_index("ux_payments_reference", "payments", ["payee", "reference"], "state <> 'declined'", unique=True)
     op.create_index("ix_payments_subject", "payments", ["subject", "created_at"])
     op.create_index("ix_payments_mandate", "payments", ["mandate"])
     op.create_table(
@@ -113,7 +115,7 @@ def _payments() -> None:
         *map(_text, ("reason", "state")),
         *map(_number, ("created_at", "tries")),
     )
-    op.create_index("ix_operations_waiting", "operations", ["tries"], sqlite_where=sa.text("state = 'waiting'"))
+    _partial_index("ix_operations_waiting", "operations", ["tries"], "state = 'waiting'")
     op.create_index("ix_operations_created_at", "operations", ["created_at"])
     op.create_table(
         "receipts", _text("payment", key=True), _number("version", key=True), _blob("document"), _blob("salt")

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, func, select
 
+from citykit.store.driver import change_many, one_of, rows
 from citykit.store.port import Unit
 from services.payments.domain.books import OPEN, PENDING, Account, Balance, Books, Hold, Movement, Transfer
 from services.payments.store.tables import ACCOUNTS, BALANCE, HOLDS, SETS, TRANSFERS
@@ -73,8 +74,8 @@ class Newest(NamedTuple):
 
 def newest_set(connection: Connection) -> Newest:
     """The newest set."""
-    row = _driver(connection).execute("SELECT number, time, total FROM sets ORDER BY number DESC LIMIT 1").fetchone()
-    return Newest() if row is None else Newest(*row)
+    found = rows(connection, "SELECT number, time, total FROM sets ORDER BY number DESC LIMIT 1")
+    return Newest(*found[0]) if found else Newest()
 
 
 def set_time(connection: Connection, transfer: str) -> int:
@@ -86,14 +87,14 @@ def set_time(connection: Connection, transfer: str) -> int:
 def save(unit: Unit, one: SetRow, movements: Sequence[Movement], books: Books) -> None:
     """Keeps a set with all it changed."""
     unit.insert_many(SETS, SetRow._fields, [one])
-    rows = [
+    posted = [
         (one.number, place, *m[:10], m.debit_number, *m.debit_balance, m.credit_number, *m.credit_balance)
         for place, m in enumerate(movements)
     ]
-    unit.insert_many(TRANSFERS, _TRANSFER, rows)
+    unit.insert_many(TRANSFERS, _TRANSFER, posted)
     changed = {m.debit for m in movements} | {m.credit for m in movements}
     values = [(a.number, *a.balance(), a.id) for name in sorted(changed) if (a := books.accounts[name])]
-    _driver(unit.connection).executemany(_UPDATE_ACCOUNT, values)
+    change_many(unit.connection, _UPDATE_ACCOUNT, values)
     _save_holds(unit, movements, books)
 
 
@@ -105,8 +106,7 @@ def _save_holds(unit: Unit, movements: Sequence[Movement], books: Books) -> None
         [(h.transfer, h.debit, h.credit, h.amount_minor, h.currency, h.expires_at, h.state) for h in begun],
     )
     ended = [(books.holds[m.pending].state, m.pending) for m in movements if m.pending]
-    if ended:
-        _driver(unit.connection).executemany("UPDATE holds SET state = ? WHERE transfer = ?", ended)
+    change_many(unit.connection, "UPDATE holds SET state = ? WHERE transfer = ?", ended)
 
 
 def expired(connection: Connection, now: int, limit: int) -> list[str]:
@@ -156,8 +156,8 @@ def totals(connection: Connection) -> tuple[int, int, dict[str, int]]:
     """Accounts, transfers, and debits less credits by currency."""
     c = ACCOUNTS.c
     left = c.debits_pending_minor + c.debits_posted_minor - c.credits_pending_minor - c.credits_posted_minor
-    rows = connection.execute(select(c.currency, func.count(), func.sum(left)).group_by(c.currency)).all()
-    return sum(row[1] for row in rows), newest_set(connection).total, {row[0]: int(row[2]) for row in rows}
+    sums = connection.execute(select(c.currency, func.count(), func.sum(left)).group_by(c.currency)).all()
+    return sum(row[1] for row in sums), newest_set(connection).total, {row[0]: int(row[2]) for row in sums}
 
 
 def _movement(row: Any) -> Movement:
@@ -168,15 +168,9 @@ def _named(connection: Connection, table: str, columns: tuple[str, ...], key: st
     wanted = list(ids)
     for at in range(0, len(wanted), _IN_MAX):
         some = tuple(wanted[at : at + _IN_MAX])
-        yield from _driver(connection).execute(_select(table, columns, key, len(some)), some)
-
-
-def _driver(connection: Connection) -> Any:
-    """The driver's own connection: here microseconds count."""
-    return connection.connection.driver_connection
+        yield from rows(connection, _select(table, columns, key, len(some)), some)
 
 
 @lru_cache(maxsize=2_048)
 def _select(table: str, columns: tuple[str, ...], key: str, count: int) -> str:
-    marks = ",".join("?" * count)
-    return f"SELECT {', '.join(columns)} FROM {table} WHERE {key} IN ({marks})"  # noqa: S608 - names of our tables
+    return f"SELECT {', '.join(columns)} FROM {table} WHERE {one_of(key, count)}"  # noqa: S608 - names of our tables

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 
 from sqlalchemy import Connection, func, select, update
-from sqlalchemy.dialects.sqlite import insert
 
 from citykit import canonical
+from citykit.store.driver import upsert
 from citykit.store.port import Unit
 from services.payments.domain.reconciliation import Difference, Report
 from services.payments.store.tables import DAYS
@@ -25,9 +25,8 @@ class DayRow:
 
 def keep(row: DayRow, unit: Unit) -> None:
     """Keeps a day's report in the place of an earlier one."""
-    values = {"report": canonical.encode(asdict(row.report)), "made_at": row.made_at}
-    new = insert(DAYS).values(day=row.day, ledger_transaction=row.transaction, **values)
-    unit.execute(new.on_conflict_do_update(index_elements=["day"], set_=values))
+    values = {"day": row.day, "report": canonical.encode(asdict(row.report)), "made_at": row.made_at}
+    upsert(unit.connection, DAYS, ("day",), values, {"ledger_transaction": row.transaction})
 
 
 def closed(day: str, transaction: str, unit: Unit) -> None:

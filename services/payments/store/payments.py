@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, fields
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Row, case, func, insert, or_, select, update
+from sqlalchemy import Connection, Row, case, delete, func, insert, or_, select, update
 
 from citykit.store.port import Unit
 from services.payments.domain.mandate import Mandate
@@ -118,6 +118,15 @@ def waiting_payments(connection: Connection, limit: int) -> list[str]:
     return list(connection.execute(query.order_by(OPERATIONS.c.tries, OPERATIONS.c.id).limit(limit)).scalars())
 
 
+def waiting_operations(connection: Connection) -> tuple[int, int]:
+    """Operations whose outcome is not certain: never asked about again, and asked about again."""
+    asked = (OPERATIONS.c.tries > 0).label("asked")
+    query = select(asked, func.count()).where(OPERATIONS.c.state == WAITING).group_by(asked)
+    rows = connection.execute(query)
+    counts = {bool(again): int(count) for again, count in rows}
+    return counts.get(False, 0), counts.get(True, 0)
+
+
 def tried(operations: Sequence[str], unit: Unit) -> None:
     """Counts a question without a certain answer."""
     unit.execute(update(OPERATIONS).where(OPERATIONS.c.id.in_(operations)).values(tries=OPERATIONS.c.tries + 1))
@@ -185,8 +194,8 @@ def sums(connection: Connection) -> Sums:
 
 def erase(unit: Unit, subject: str) -> None:
     """Cuts every link from a person to accounts, mandates and payments; what is in the books stays."""
-    unit.connection.exec_driver_sql("DELETE FROM payers WHERE subject = ?", (subject,))
-    unit.connection.exec_driver_sql("DELETE FROM mandates WHERE subject = ?", (subject,))
+    unit.execute(delete(PAYERS).where(PAYERS.c.subject == subject))
+    unit.execute(delete(MANDATES).where(MANDATES.c.subject == subject))
     unit.execute(update(PAYMENTS).where(PAYMENTS.c.subject == subject).values(subject="", mandate=""))
 
 

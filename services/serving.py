@@ -1,4 +1,4 @@
-"""Serves the dashboard over HTTP on the loopback address, and looks whether it answers. Used by `city.py`."""
+"""Serves the gateway over HTTP, and looks whether it answers. Used by `city run` and `city serve gateway`."""
 
 from __future__ import annotations
 
@@ -19,9 +19,12 @@ _ANSWER_S = 30.0
 
 @contextlib.asynccontextmanager
 async def serving(
-    application: Callable[..., Any], port: int, closing: Callable[[], Awaitable[None]] | None = None
+    application: Callable[..., Any],
+    port: int,
+    closing: Callable[[], Awaitable[None]] | None = None,
+    host: str = LOOPBACK,
 ) -> AsyncIterator[None]:
-    """Serves HTTP on the loopback address.
+    """Serves HTTP.
 
     Args:
         closing: called before the server drains, to end streams that would never end.
@@ -29,10 +32,10 @@ async def serving(
     Raises:
         EnvironmentFault: the port is taken.
     """
-    listening = _listen(port)
+    listening = _listen(host, port)
     config = uvicorn.Config(
         application,
-        host=LOOPBACK,
+        host=host,
         port=port,
         log_config=None,
         access_log=False,
@@ -71,12 +74,14 @@ def _ask(address: str) -> None:
         raise EnvironmentFault(f"the dashboard at {address} does not answer ({error}); look into the log") from error
 
 
-def _listen(port: int) -> socket.socket:
+def _listen(host: str, port: int) -> socket.socket:
     listening = socket.socket()
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listening.bind((LOOPBACK, port))
+        listening.bind((host, port))
     except OSError as error:
         listening.close()
-        raise EnvironmentFault(f"port {port} cannot be used ({error.strerror}); name another with --port") from None
+        raise EnvironmentFault(
+            f"port {port} cannot be used ({error.strerror}); name another with --port (a service alone: CITY_GATEWAY_LISTEN)"
+        ) from None
     return listening
