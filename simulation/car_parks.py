@@ -223,15 +223,17 @@ def source_day(day: date) -> date:
     return SOURCE_BEGINS + timedelta(days=(day - SOURCE_BEGINS).days % (7 * SOURCE_WEEKS))
 
 
-def load_car_parks(seed: int, *, synthetic: bool, report: Report, say: Callable[[str], None]) -> CarParks:
+def load_car_parks(
+    seed: int, *, synthetic: bool, report: Report, say: Callable[[str], None], lots: int = LOTS
+) -> CarParks:
     """The demo's car parks, on open data where it can be had; says so where it cannot."""
     if synthetic:
-        return CarParks(seed, None)
+        return CarParks(seed, None, lots)
     try:
-        return CarParks(seed, path_of("birmingham-parking", report))
+        return CarParks(seed, path_of("birmingham-parking", report), lots)
     except EnvironmentFault as fault:
         say(f"No open data of car parks: {fault.message}. They are simulated instead.")
-        return CarParks(seed, None)
+        return CarParks(seed, None, lots)
 
 
 def _measured(source: Path) -> list[tuple[str, str, int, DayOfCounts]]:

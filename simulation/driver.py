@@ -5,7 +5,7 @@ city's clock. Also serves the demo's control (faults, map) as the service `simul
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import grpc.aio
 
@@ -20,6 +20,8 @@ from simulation.faults import Faults
 from simulation.neighbourhood import Neighbourhood
 from simulation.uplink import METERING, PARKING, Counts, Uplink
 
+Channels = Callable[[str], grpc.aio.Channel]
+"""The way to a service, without a token: devices have none."""
 _DAY_S = 48 * SLOT_S
 _LAG_S = 1
 """City seconds after a slot's end at which its packages are sent."""
@@ -50,35 +52,39 @@ class Driver:
         name = "city.simulation.v1.SimulationService"
         return Service(name=ctx.name, servicers=(Servicer(add_SimulationServiceServicer_to_server, control, name),))
 
-    async def backfill(self, channel: grpc.aio.Channel, start: float, end: float, report: Report) -> None:
+    async def backfill(self, channels: Channels, start: float, end: float, report: Report) -> None:
         """Sends all that is due up to `end`, day by day; the clock goes along. Resumes from what the city holds."""
-        await self._resume(channel)
+        await self._resume(channels)
         days = [*range(int(start) + _DAY_S, int(end), _DAY_S), int(end)]
         for number, until in enumerate(days):
             self._clock.advance_to(until)
-            await self._send(channel, until, faulty=False)
+            await self._send(channels, until, faulty=False)
             report("days of readings", number + 1, len(days))
 
-    async def live(self, channel: grpc.aio.Channel) -> None:
+    async def live(self, channels: Channels) -> None:
         """Sends what is due when each slot's end has come, until cancelled; lost answers are made good from the city's heads."""
-        self.phase = "live"
+        self.phase, lost = "live", False
         while True:
             until = int(self._clock.now()) // SLOT_S * SLOT_S
             try:
-                await self._send(channel, until, faulty=True)
+                if lost:
+                    await self._resume(channels)
+                lost = False
+                await self._send(channels, until, faulty=True)
             except grpc.aio.AioRpcError:
+                lost = True
                 await asyncio.sleep(_RETRY_S)
-                await self._resume(channel)
+                continue
             await self._clock.sleep_until(until + SLOT_S + _LAG_S)
 
-    async def _resume(self, channel: grpc.aio.Channel) -> None:
-        await self._metering.resume(channel, self._meters)
-        await self._parking.resume(channel, self._sensors)
+    async def _resume(self, channels: Channels) -> None:
+        await self._metering.resume(channels("metering"), self._meters)
+        await self._parking.resume(channels("parking"), self._sensors)
 
-    async def _send(self, channel: grpc.aio.Channel, until: int, *, faulty: bool) -> None:
+    async def _send(self, channels: Channels, until: int, *, faulty: bool) -> None:
         await asyncio.gather(
-            self._metering.send(channel, self._meter_packages(until, faulty=faulty)),
-            self._parking.send(channel, self._sensor_packages(until, faulty=faulty)),
+            self._metering.send(channels("metering"), self._meter_packages(until, faulty=faulty)),
+            self._parking.send(channels("parking"), self._sensor_packages(until, faulty=faulty)),
         )
 
     def _meter_packages(self, until: int, *, faulty: bool) -> Iterator[bytes]:

@@ -133,17 +133,19 @@ class Neighbourhood:
         return Voucher(document, self._manufacturer.sign(b"city.voucher.v1\n" + document), MANUFACTURER)
 
 
-def load_neighbourhood(seed: int, *, synthetic: bool, report: Report, say: Callable[[str], None]) -> Neighbourhood:
+def load_neighbourhood(
+    seed: int, *, synthetic: bool, report: Report, say: Callable[[str], None], meters: int = METERS
+) -> Neighbourhood:
     """The demo's neighbourhood, on open data where it can be had; says so where it cannot."""
     if synthetic:
         say("Synthetic city: no open data is used; every home is simulated.")
-        return Neighbourhood(seed, None)
+        return Neighbourhood(seed, None, meters)
     try:
         series = half_hours(path_of("household-power", report), report)
     except EnvironmentFault as fault:
         say(f"No open data: {fault.message}. A synthetic city runs instead; every home is simulated.")
-        return Neighbourhood(seed, None)
-    return Neighbourhood(seed, series)
+        return Neighbourhood(seed, None, meters)
+    return Neighbourhood(seed, series, meters)
 
 
 def _source(year: int) -> Source:
