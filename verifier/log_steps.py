@@ -25,7 +25,9 @@ def logs_of(bundle: Any) -> list[Log]:
 def _trust(found: Found) -> str:
     if found.bundle["city"] != found.trust.city:
         raise Failure(f"the bundle is of {found.bundle['city']}, the trust file of {found.trust.city}")
-    return f"{found.trust.city}: {len(found.trust.endorsers)} endorsers, {len(found.trust.logs)} logs; ledger: {found.trust.note}"
+    ledger = found.trust.ledger
+    found.report.notes += ledger.notes()
+    return f"{found.trust.city}: {ledger.said()}, {len(found.trust.logs)} logs; ledger: {ledger.note}"
 
 
 def _checkpoint(found: Found) -> str:
@@ -46,20 +48,11 @@ def _open(log: Log, found: Found) -> str:
 
 
 def _anchor_endorsement(found: Found) -> str:
-    return "; ".join(_endorsed(log, found) for log in found.logs)
-
-
-def _endorsed(log: Log, found: Found) -> str:
-    envelope = log.given["anchor"]["envelope"]
-    transaction = envelope["transaction"]
-    require_endorsed(envelope, found.trust, log.anchor)
-    return f"{len(envelope['endorsements'])} endorsements of transaction {transaction['id'][:16]}…"
+    return "; ".join(require_endorsed(log.given["anchor"], found.trust, log.anchor) for log in found.logs)
 
 
 def _anchor_block(found: Found) -> str:
-    for log in found.logs:
-        require_in_block(log.given["anchor"], found.trust, log.anchor)
-    return "; ".join(f"block {log.given['anchor']['header']['number']}, signed by the orderer" for log in found.logs)
+    return "; ".join(require_in_block(log.given["anchor"], found.trust, log.anchor) for log in found.logs)
 
 
 def _anchor_matches(found: Found) -> str:
