@@ -4,14 +4,19 @@ SHELL := /bin/bash
 
 ARGS ?=
 N ?=
+BACKBONE ?=
 # coverage floors, percent; COVERAGE=0 DOMAIN_COVERAGE=0 switches the gate off
 COVERAGE ?= 90
 DOMAIN_COVERAGE ?= 100
+# processes that share the tests out, file by file
+WORKERS ?= 2
+# read by infra.up
+export PARTS BROKERS LEDGER FAST
 
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 BIN := .venv/bin
-SOURCES := citykit services simulation verifier tools tests
+SOURCES := citykit services simulation verifier infra tools tests
 DOMAIN := services/*/domain.py,services/*/domain/*,services/*/contract.py
 
 define install
@@ -21,10 +26,10 @@ if [ -z "$(PYTHON)" ]; then \
 fi; "$(PYTHON)" tools/bootstrap.py $(1)
 endef
 
-.PHONY: help setup dev run test check fix gen lock image bench crash mutate
+.PHONY: help setup dev run up down test test-real check fix gen lock release image bench crash mutate
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## install what running needs into .venv, without running
 	@$(call install,run)
@@ -35,14 +40,23 @@ dev:
 run: setup ## the whole city in one process; ARGS="--speed 900 --port 8080 ..."
 	@$(BIN)/city run $(ARGS)
 
-test: dev ## all tests with the coverage gate; ARGS are pytest's
+up: setup ## start Kafka, PostgreSQL and a ledger on this machine; PARTS=kafka,postgres,ledger BROKERS=1|3 LEDGER=dev|raft1|raft3|bft4
+	@$(BIN)/python -m infra.up up $(ARGS)
+
+down: ## stop what `make up` started; what it stored stays in .city/real
+	@$(BIN)/python -m infra.up down $(ARGS)
+
+test: dev ## all tests that need Python only, with the coverage gate; ARGS are pytest's
 	@$(BIN)/coverage erase
-	@$(BIN)/coverage run -m pytest $(ARGS)
+	@$(BIN)/coverage run -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 	@$(BIN)/coverage combine --quiet
 	@echo "coverage of domain and contracts, branches included (floor $(DOMAIN_COVERAGE) %):"
 	@$(BIN)/coverage report --include='$(DOMAIN)' --fail-under=$(DOMAIN_COVERAGE) --skip-covered --show-missing
-	@echo "coverage of everything (floor $(COVERAGE) %):"
-	@$(BIN)/coverage report --fail-under=$(COVERAGE) --skip-covered
+	@echo "coverage of everything but what make test-real runs (floor $(COVERAGE) %):"
+	@$(BIN)/coverage report --omit="$$($(BIN)/python -m tools.test_real --parts)" --fail-under=$(COVERAGE) --skip-covered
+
+test-real: dev ## the tests that need Kafka, PostgreSQL, a ledger, Node or Go; starts its own; ARGS are pytest's
+	@$(BIN)/python -m tools.test_real $(ARGS)
 
 check: dev ## format, lint, types, architecture, protos, generated code, words; edits nothing
 	@$(BIN)/python -m tools.check
@@ -58,14 +72,17 @@ gen: dev ## protos/ to gen/
 lock: dev ## lock the requirements of pyproject.toml again; ARGS=--upgrade for newer versions
 	@$(BIN)/python -m tools.lock $(ARGS)
 
+release: dev ## write down the event types of this release, which later ones may only add to
+	@$(BIN)/python -m tools.released
+
 image: ## not built yet
 	@echo "make image: not built yet; the city runs from a checkout with make run" >&2; exit 3
 
 bench: setup ## measure the figures; ARGS="NAME --json"
 	@$(BIN)/city bench $(ARGS)
 
-crash: dev ## kill the city N times under load and check what it kept
-	@$(BIN)/python -m tools.crash $(or $(N),25) $(ARGS)
+crash: dev ## kill the city N times under load and check what it kept; BACKBONE=real: any of its processes and parts
+	@$(BIN)/python -m tools.$(if $(filter real,$(BACKBONE)),crash_real,crash) $(or $(N),25) $(ARGS)
 
 mutate: dev ## change N single bytes in proofs and stored files; all must be detected
 	@$(BIN)/python -m tools.mutate $(or $(N),10000) $(ARGS)

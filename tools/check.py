@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from tools import gen, imports, protos, readme, shape, words
+from tools import gen, imports, protos, readme, released, shape, words
 from tools.project import CODE, ROOT, SOURCES, python_files
 
 Check = Callable[[], list[str]]
@@ -43,6 +43,7 @@ CHECKS: dict[str, Check] = {
     "shape": shape.check,
     "protos": protos.check,
     "generated code": gen.check,
+    "released events": released.check,
     "words": words.check,
     "documents": readme.check,
 }

@@ -37,8 +37,9 @@ from city.metering.v1.metering_service_pb2_grpc import MeteringServiceStub
 from city.simulation.v1 import simulation_service_pb2 as simulation
 from city.simulation.v1.simulation_service_pb2_grpc import SimulationServiceStub
 from citykit.access import ServiceTokens, bearer_client_interceptors
+from citykit.keys import ROOT_BYTES, service_token_seed
 from citykit.package import Ed25519Signer, Reading, package_hash, sign_package
-from citykit.run import service_token_seed, socket_path
+from citykit.state import socket_path
 from simulation.calendar import SLOT_S
 from simulation.neighbourhood import Neighbourhood
 from tools.crash_checks import Acknowledged, settled, violations
@@ -86,13 +87,21 @@ class Client:
         self.waiting = b""
 
 
-class Load:
-    """Sends packages of our devices to whatever city runs on the state directory."""
+Dial = Callable[[str], grpc.aio.Channel]
 
-    def __init__(self, state: Path) -> None:
-        self._state = state
+
+class Load:
+    """Sends packages of our devices to whatever city runs.
+
+    Args:
+        folder: of the tool itself.
+        dial: reaches the city's services as `crash`; gives None before that is possible.
+    """
+
+    def __init__(self, folder: Path, dial: Callable[[], Dial | None]) -> None:
+        self._dial = dial
         self._neighbourhood = Neighbourhood(SEED, None, meters=1)
-        self.parking = ParkingLoad(state.parent, SEED, self._neighbourhood)
+        self.parking = ParkingLoad(folder, SEED, self._neighbourhood)
         seeds = [sha256(f"city.crash.{number}".encode()).digest() for number in range(DEVICES)]
         self.clients = [
             Client(f"crash-{number:03d}", Ed25519Signer.from_seed(seed)) for number, seed in enumerate(seeds)
@@ -116,14 +125,6 @@ class Load:
         while (dial := self._dial()) is None:
             await asyncio.sleep(0.1)
         await self.parking.run(dial)
-
-    def _dial(self) -> Callable[[str], grpc.aio.Channel] | None:
-        """Reaches the city's services as `crash`; None before the city has made its root key."""
-        key = self._state / "keys" / "root"
-        if not key.exists() or len(key.read_bytes()) != 32:  # noqa: PLR2004 - the root key's length
-            return None
-        tokens = ServiceTokens(service_token_seed(key.read_bytes()), "crash")
-        return partial(_channel, f"unix:{socket_path(self._state)}", tokens)
 
     async def _session(self) -> None:
         dial = self._dial()
@@ -179,6 +180,15 @@ class Load:
         return True
 
 
+def embedded_dial(state: Path) -> Dial | None:
+    """To the city that runs on a state directory; None before it has made its root key."""
+    key = state / "keys" / "root"
+    if not key.exists() or len(key.read_bytes()) != ROOT_BYTES:
+        return None
+    tokens = ServiceTokens(service_token_seed(key.read_bytes()), "crash")
+    return partial(_channel, f"unix:{socket_path(state)}", tokens)
+
+
 def _channel(address: str, tokens: ServiceTokens, service: str) -> grpc.aio.Channel:
     options = (("grpc.max_reconnect_backoff_ms", 200), ("grpc.initial_reconnect_backoff_ms", 50))
     return grpc.aio.insecure_channel(address, options=options, interceptors=bearer_client_interceptors(tokens, service))
@@ -212,7 +222,7 @@ def kill(process: subprocess.Popen[bytes]) -> None:
 async def crash(count: int, seed: int, state: Path) -> list[str]:
     """Kills `count` times, then lets the city settle; returns what did not hold."""
     source = random.Random(seed)  # noqa: S311 - reproducible on purpose
-    load = Load(state)
+    load = Load(state.parent, partial(embedded_dial, state))
     log = state.parent / "city.log"
     parking = asyncio.create_task(load.park())
     try:
@@ -246,7 +256,8 @@ async def _settle(state: Path, load: Load, log: Path, parking: asyncio.Task[None
     process = start(state, log, SPEEDS[-1], faults="")
     sending = asyncio.create_task(load.run())
     with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(load.live.wait(), _LIVE_WAIT_S)
+        async with asyncio.timeout(_LIVE_WAIT_S):
+            await load.live.wait()
     await _watch(process, 3.0)
     await _end(sending)
     await _end(parking)
@@ -279,7 +290,8 @@ async def _moment(process: subprocess.Popen[bytes], load: Load, source: random.R
         return f"{after_s:4.1f} s after start"
     after_s = source.uniform(*_LIVE_AFTER_S)
     with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(load.live.wait(), _LIVE_WAIT_S)
+        async with asyncio.timeout(_LIVE_WAIT_S):
+            await load.live.wait()
     await _watch(process, after_s)
     return f"{after_s:4.1f} s after live "
 
@@ -306,10 +318,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"crash: {arguments.count} kills, seed {arguments.seed}, in {folder}", flush=True)
     began = time.monotonic()
     found = asyncio.run(crash(arguments.count, arguments.seed, folder / "state"))
+    return verdict(found, arguments, folder, began)
+
+
+def verdict(found: Sequence[str], arguments: argparse.Namespace, folder: Path, began: float) -> int:
+    """Prints what a run ended with and returns its exit code; a folder of our own goes where nothing was found."""
     for violation in found:
         print(f"VIOLATION {violation}")
     if found:
-        print(f"seed {arguments.seed}; the city's files and log are kept in {folder}")
+        print(f"seed {arguments.seed}; the city's files and logs are kept in {folder}")
         return 1
     if arguments.state is None:
         shutil.rmtree(folder, ignore_errors=True)

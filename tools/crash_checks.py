@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import sqlite3
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection
 
 from citykit.bus.events import COMMITMENT
 from citykit.bus.headers import decode_headers
@@ -16,9 +18,10 @@ from citykit.bus.topics import BY_NAME
 from citykit.ledger.local import check_ledger
 from citykit.merkle_log import MerkleLog
 from citykit.package import commitment
+from citykit.store.places import place_of, reading, sqlite_file
 from services.notary.check import check_logs
 from services.payments.domain.posting import set_salt
-from tools.crash_money import money_violations, reservation_violations
+from tools.crash_money import Database, money_violations, reservation_violations
 from tools.crash_parking import Promises
 
 NOTARY = "notary"
@@ -43,8 +46,8 @@ class Facts:
 
 
 FACTS = (
-    Facts("metering.readings", "metering", "SELECT salt, content FROM packages WHERE salt != x''"),
-    Facts("metering.events", "metering", "SELECT salt, document FROM facts WHERE salt != x''", all=False),
+    Facts("metering.readings", "metering", "SELECT salt, content FROM packages WHERE length(salt) > 0"),
+    Facts("metering.events", "metering", "SELECT salt, document FROM facts WHERE length(salt) > 0", all=False),
     Facts("parking.states", "parking", "SELECT salt, content FROM packages"),
     Facts("parking.events", "parking", "SELECT salt, document FROM documents", all=False),
     Facts("payments.transfers", "payments", "SELECT seed, root FROM sets", salt=set_salt),
@@ -64,35 +67,43 @@ class Acknowledged:
     promises: Promises = field(default_factory=Promises)
 
 
-def violations(state: Path, acknowledged: Acknowledged, *, proven: bool) -> Iterator[str]:
-    """What does not hold in the files of a stopped city.
+def violations(
+    state: Path, acknowledged: Acknowledged, *, proven: bool, blocks: Sequence[Any] | None = None
+) -> Iterator[str]:
+    """What does not hold in a stopped city.
 
     Args:
         proven: `settled` was waited for after the last acknowledgement, so all of it is in the logs and anchored.
+        blocks: of the ledger, where it is not in the state directory.
     """
     if (state / "ledger" / "blocks").exists():
         yield from (str(finding) for finding in check_ledger(state / "ledger"))
-    if (state / "metering" / "metering.db").exists():
+    yield from kept_violations(state, acknowledged)
+    if _there(state, NOTARY):
+        yield from (str(finding) for finding in check_logs(state, blocks).findings)
+        yield from _repeated(state)
+        for facts in FACTS:
+            if _there(state, facts.service):
+                yield from log_violations(state, facts)
+    if proven:
+        yield from unproven(state, acknowledged.packages)
+
+
+def kept_violations(state: Path, acknowledged: Acknowledged) -> Iterator[str]:
+    """What of the acknowledged is lost, another or doubled. Each service's state is looked at by itself, so the city may run."""
+    if _there(state, "metering"):
         with opened(state, "metering") as database:
             yield from _package_violations(database, acknowledged.packages)
             yield from _bill_violations(database)
-    if (state / "parking" / "parking.db").exists():
+    if _there(state, "parking"):
         with opened(state, "parking") as database:
             yield from reservation_violations(database, acknowledged.promises)
-    if (state / "payments" / "payments.db").exists():
+    if _there(state, "payments"):
         with opened(state, "payments") as database:
             yield from money_violations(database, acknowledged.promises)
-    if (state / NOTARY / "notary.db").exists():
-        yield from (str(finding) for finding in check_logs(state).findings)
-        yield from _repeated(state)
-        for facts in FACTS:
-            if (state / facts.service / f"{facts.service}.db").exists():
-                yield from log_violations(state, facts)
-    if proven:
-        yield from _unproven(state, acknowledged.packages)
 
 
-def _package_violations(database: sqlite3.Connection, packages: Mapping[str, Mapping[int, bytes]]) -> Iterator[str]:
+def _package_violations(database: Database, packages: Mapping[str, Mapping[int, bytes]]) -> Iterator[str]:
     stored = {
         (device, sequence): bytes(digest)
         for device, sequence, digest in database.execute("SELECT device, sequence, hash FROM packages")
@@ -106,9 +117,9 @@ def _package_violations(database: sqlite3.Connection, packages: Mapping[str, Map
         yield "a slot was counted twice"
 
 
-def _bill_violations(database: sqlite3.Connection) -> Iterator[str]:
+def _bill_violations(database: Database) -> Iterator[str]:
     twice = database.execute(
-        "SELECT contract, period, COUNT(*) FROM (SELECT contract, from_date || '/' || to_date AS period FROM bills WHERE corrects = '')"
+        "SELECT contract, period, COUNT(*) FROM (SELECT contract, from_date || '/' || to_date AS period FROM bills WHERE corrects = '') p"
         " GROUP BY contract, period HAVING COUNT(*) > 1"
     ).fetchall()
     yield from (f"contract {contract} has {count} bills for {period}" for contract, period, count in twice)
@@ -146,7 +157,7 @@ def _entries(state: Path, name: str) -> tuple[list[bytes], int]:
         log.close()
 
 
-def _unproven(state: Path, packages: Mapping[str, Mapping[int, bytes]]) -> Iterator[str]:
+def unproven(state: Path, packages: Mapping[str, Mapping[int, bytes]]) -> Iterator[str]:
     """Acknowledged packages that no anchor covers."""
     entries, anchored = _entries(state, "metering.readings")
     proven = set(entries[:anchored])
@@ -164,15 +175,16 @@ def on_the_way(state: Path, facts: Facts) -> set[bytes]:
     waiting: list[bytes] = []
     with opened(state, facts.service) as database:
         waiting += [row[1] for row in database.execute("SELECT topic, headers FROM outbox") if row[0] in topics]
-    with opened(state, "bus") as bus:
-        waiting += [headers for topic in topics for (headers,) in bus.execute(_UNREAD, {"topic": topic})]
+    if _there(state, "bus"):  # elsewhere the notary has read everything before this is asked
+        with opened(state, "bus") as bus:
+            waiting += [headers for topic in topics for (headers,) in bus.execute(_UNREAD.format(topic=topic))]
     return {decode_headers(bytes(headers)).get(COMMITMENT, b"") for headers in waiting}
 
 
 _UNREAD = """
 SELECT m.headers FROM messages m
 LEFT JOIN commits c ON c.consumer_group = 'notary' AND c.topic = m.topic AND c.partition = m.partition
-WHERE m.topic = :topic AND m.position >= COALESCE(c.position, 0)
+WHERE m.topic = '{topic}' AND m.position >= COALESCE(c.position, 0)
 """
 
 
@@ -211,8 +223,8 @@ def _integrated(state: Path) -> Callable[[], bool]:
 
     def passed() -> bool:
         with opened(state, "bus") as bus:
-            query = "SELECT topic, partition, position FROM commits WHERE consumer_group = ?"
-            done = {(t, p): n for t, p, n in bus.execute(query, (NOTARY,))}
+            query = f"SELECT topic, partition, position FROM commits WHERE consumer_group = '{NOTARY}'"  # noqa: S608 - ours
+            done = {(t, p): n for t, p, n in bus.execute(query)}
         return all(done.get(place, 0) >= position for place, position in marks.items())
 
     return passed
@@ -231,7 +243,7 @@ def _anchored(state: Path) -> Callable[[], bool]:
 
 
 def _services(state: Path) -> list[str]:
-    return sorted({facts.service for facts in FACTS if (state / facts.service / f"{facts.service}.db").exists()})
+    return sorted({facts.service for facts in FACTS if _there(state, facts.service)})
 
 
 def _last_number(state: Path, service: str) -> int:
@@ -244,7 +256,7 @@ def _one(state: Path, service: str, query: str) -> int | None:
     return None if found is None else int(found)
 
 
-def log_sizes(notary: sqlite3.Connection) -> dict[str, tuple[int, int]]:
+def log_sizes(notary: Database) -> dict[str, tuple[int, int]]:
     """log -> (size, anchored size)."""
     rows = notary.execute(
         "SELECT l.log, l.size, COALESCE(MAX(a.size), 0) FROM logs l LEFT JOIN anchors a ON a.log = l.log GROUP BY l.log, l.size"
@@ -253,6 +265,19 @@ def log_sizes(notary: sqlite3.Connection) -> dict[str, tuple[int, int]]:
 
 
 @contextlib.contextmanager
-def opened(state: Path, service: str) -> Iterator[sqlite3.Connection]:
-    with contextlib.closing(sqlite3.connect(state / service / f"{service}.db", timeout=30)) as database:
-        yield database
+def opened(state: Path, service: str) -> Iterator[Database]:
+    """The service's state at a moment, wherever it is kept."""
+    with reading(state, service) as connection:
+        yield _Reader(connection)
+
+
+class _Reader:
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def execute(self, query: str, /) -> Any:
+        return self._connection.exec_driver_sql(query)
+
+
+def _there(state: Path, service: str) -> bool:
+    return place_of(state, service) is not None or sqlite_file(state, service).exists()

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterator
 from itertools import pairwise
+from typing import Any, Protocol
 
 from tools.crash_parking import Promises
+
+
+class Database(Protocol):
+    """A connection to a service's state, whichever database holds it."""
+
+    def execute(self, query: str, /) -> Any: ...
+
 
 _OVER = frozenset({"ended", "cancelled", "no-show", "expired", "declined"})
 _LATER = {
@@ -20,12 +27,13 @@ _KEPT = frozenset({"held", "confirming", "confirmed", "active", "ended", "no-sho
 """States in which the bay was somebody's for the time of the reservation."""
 
 _USED = """
-SELECT lot, bay, from_time, CASE WHEN exit_time > 0 THEN MIN(to_time, (exit_time + 899) / 900 * 900) ELSE to_time END, id, state
+SELECT lot, bay, from_time,
+  CASE WHEN exit_time > 0 AND (exit_time + 899) / 900 * 900 < to_time THEN (exit_time + 899) / 900 * 900 ELSE to_time END, id, state
 FROM reservations ORDER BY lot, bay, from_time
 """
 
 
-def reservation_violations(database: sqlite3.Connection, promises: Promises) -> Iterator[str]:
+def reservation_violations(database: Database, promises: Promises) -> Iterator[str]:
     """Reservations that were told and are lost or another; bays that were promised twice."""
     stored = {
         row[0]: (row[1:6], row[6])
@@ -41,15 +49,15 @@ def reservation_violations(database: sqlite3.Connection, promises: Promises) -> 
     yield from _twice(database)
 
 
-def _twice(database: sqlite3.Connection) -> Iterator[str]:
+def _twice(database: Database) -> Iterator[str]:
     """From the reservations themselves, not from the table of promises: two on one bay whose times meet."""
-    rows = [row[:5] for row in database.execute(_USED) if row[5] in _KEPT]
+    rows = [row[:5] for row in database.execute(_USED) if row[5] in _KEPT and row[2] < row[3]]  # left at once: not used
     for (lot, bay, _, until, one), (next_lot, next_bay, begins, _, other) in pairwise(rows):
         if (lot, bay) == (next_lot, next_bay) and begins < until:
             yield f"bay {bay} of {lot} was promised twice: {one} and {other}"
 
 
-def money_violations(database: sqlite3.Connection, promises: Promises) -> Iterator[str]:
+def money_violations(database: Database, promises: Promises) -> Iterator[str]:
     """Transfers that were told and are lost, another or doubled; sums that are not zero; balances the transfers do not make."""
     stored: dict[str, list[tuple[str, str, str, int]]] = {}
     query = "SELECT t.id, s.request, t.debit, t.credit, t.amount_minor FROM transfers t JOIN sets s ON s.number = t.set_number"
@@ -68,7 +76,7 @@ def money_violations(database: sqlite3.Connection, promises: Promises) -> Iterat
     yield from _balances(database)
 
 
-def _balances(database: sqlite3.Connection) -> Iterator[str]:
+def _balances(database: Database) -> Iterator[str]:
     """Each account's posted sums against its transfers."""
     rows = database.execute(
         "SELECT a.id, a.debits_posted_minor, a.credits_posted_minor,"

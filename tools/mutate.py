@@ -27,7 +27,7 @@ from pathlib import Path
 
 from citykit.ledger.local import check_ledger
 from services.notary.check import check_logs
-from tests.unit.verifier import bundlebytes, sessionmaker, statementmaker
+from tests.unit.verifier import bundlebytes, fabricbytes, sessionmaker, statementmaker
 from tools.crash import start
 from verifier.bundle import check_bundle
 from verifier.canonical import decode
@@ -40,6 +40,7 @@ _LOG_FILES = ("entries", "tiles.0", "tiles.1", "checkpoint")
 _LEDGER_FILES = ("blocks", "height.json", "keys/public.json")
 _NOT_JUDGED = ("city.sock", "bus", "metering", "parking", "payments", "forecasting")
 """Of the city's state: what no proof and no self-check reads."""
+_ORDERED = {"a receipt on Fabric": False, "a receipt on Fabric, ordered by BFT": True}
 Judge = Callable[[], str]
 """Names the check that found the change; empty where none did."""
 
@@ -114,7 +115,15 @@ def _made() -> list[_Bundle]:
         "a made receipt": sessionmaker.receipt_bundle(session.receipts[-1]),
     }
     trust = read_trust(bundlebytes.trust(session.seed))
-    return [_Bundle(name, bundle["kind"], bundlebytes.canonical(bundle), trust) for name, bundle in bundles.items()]
+    made = [_Bundle(name, bundle["kind"], bundlebytes.canonical(bundle), trust) for name, bundle in bundles.items()]
+    return [*made, *(_on_fabric(name, fabricbytes.Channel(bft=bft)) for name, bft in _ORDERED.items())]
+
+
+def _on_fabric(name: str, channel: fabricbytes.Channel) -> _Bundle:
+    """A made receipt whose log is anchored on a Fabric channel."""
+    bundle = fabricbytes.anchored(sessionmaker.receipt_bundle(sessionmaker.refunded().receipts[-1]), channel)
+    trust = read_trust(fabricbytes.trust_file(channel))
+    return _Bundle(name, f"{bundle['kind']} on Fabric", bundlebytes.canonical(bundle), trust)
 
 
 def _logs(state: Path, count: int, source: random.Random) -> tuple[Counter[str], list[str]]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-CODE = ("citykit", "services", "simulation", "verifier", "tools")
+CODE = ("citykit", "services", "simulation", "verifier", "infra", "tools")
 SOURCES = (*CODE, "tests")
 
 

@@ -18,7 +18,7 @@ from tools.project import ROOT, tracked
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 _SPAN = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
 _COMMAND = re.compile(r"^(?:\$ )?(?:\w+=\S+ )*(?:\.venv/bin/)?(make|city)\b(.*)$")
-_TARGET = re.compile(r"^([a-z]+):", re.MULTILINE)
+_TARGET = re.compile(r"^([a-z-]+):", re.MULTILINE)
 _CHOICE = re.compile(r"^    ([a-z][a-z-]*)(?=\s|$)", re.MULTILINE)  # how argparse lists subcommands
 _SHELL = frozenset({"", "sh", "bash", "console", "shell", "text"})
 _HELP_TIMEOUT_S = 60
@@ -54,7 +54,7 @@ def wrong(command: str) -> str | None:
 
 def wrong_make(words: list[str]) -> str | None:
     targets = set(_TARGET.findall((ROOT / "Makefile").read_text(encoding="utf-8")))
-    unknown = [word for word in words if re.fullmatch(r"[a-z]+", word) and word not in targets]
+    unknown = [word for word in words if re.fullmatch(r"[a-z][a-z-]*", word) and word not in targets]
     return f"no target {unknown[0]!r} in the Makefile" if unknown else None
 
 
@@ -64,11 +64,16 @@ def wrong_city(words: list[str]) -> str | None:
     text = usage(words[0])
     if text is None:
         return f"there is no command {words[0]!r}"
-    choices = set(_CHOICE.findall(text))
-    if len(words) > 1 and words[1] in choices:
-        text += usage(words[0], words[1]) or ""
-    elif len(words) > 1 and choices and re.fullmatch(r"[a-z][a-z-]+", words[1]):
-        return f"{words[0]} has no {words[1]!r}; it has {', '.join(sorted(choices))}"
+    path, help_ = words[:1], text
+    while choices := set(_CHOICE.findall(help_)):
+        word = next(iter(words[len(path) :]), "")
+        if word not in choices:
+            if re.fullmatch(r"[a-z][a-z-]+", word):
+                return f"{' '.join(path)} has no {word!r}; it has {', '.join(sorted(choices))}"
+            break
+        path.append(word)
+        help_ = usage(*path) or ""
+        text += help_
     known = set(re.findall(r"--[a-z][a-z-]*", text))
     unknown = [word for word in re.findall(r"--[a-z][a-z-]*", " ".join(words)) if word not in known]
     return f"{words[0]} has no option {unknown[0]}" if unknown else None
