@@ -30,7 +30,7 @@ from citykit.once import Once
 from citykit.settings import StoreSettings
 from citykit.store.engine import sqlite_engine
 from citykit.store.port import Unit
-from citykit.store.sqlite import SqliteStore, open_sqlite
+from citykit.store.sqlite import SqliteStore, open_sqlite, serve_sqlite
 from citykit.telemetry import logger
 from services.parking.app.board import Board
 from services.parking.app.changes import Changes
@@ -131,11 +131,12 @@ class Interleavings(RuleBasedStateMachine):
         self.city = self.opened(0)
 
     def opened(self, life: int) -> Parking:
+        self.life = life
         path = self.folder / str(life) / "parking.db"
         if not path.exists():
             path.parent.mkdir()
             path.write_bytes(_empty())
-        store = SqliteStore(path, StoreSettings(readers=1), time.time, sqlite_engine(path), 0)
+        store = serve_sqlite(path, StoreSettings(readers=1), time.time, sqlite_engine(path), 0)
         city = Parking(store, self.clock, lambda count: next(self.draws).to_bytes(count, "big"))
         self.loop.run_until_complete(city.start())
         return city
@@ -249,7 +250,7 @@ class Interleavings(RuleBasedStateMachine):
         self.loop.run_until_complete(cut())
         life = next(self.numbers)
         (self.folder / str(life)).mkdir()
-        for file in before._path.parent.glob("parking.db*"):
+        for file in (self.folder / str(self.life)).glob("parking.db*"):
             shutil.copy(file, self.folder / str(life) / file.name)
         self.city = self.opened(life)
         self.loop.run_until_complete(before.close())

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,8 @@ from city.parking.v1 import parking_service_pb2_grpc
 from city.payments.v1 import payments_service_pb2_grpc
 from city.simulation.v1 import simulation_service_pb2_grpc
 from citykit.clock import ReplayClock
-from citykit.edge import EdgeInterceptor
-from citykit.errors import PermissionDenied, Unauthenticated
+from citykit.edge import Edge
+from citykit.errors import PermissionDenied
 from citykit.ids import seeded_randomness
 from citykit.service import Context, Service
 from citykit.settings import CitySettings
@@ -42,44 +42,21 @@ from tests.system.fake_services import Identity, Notary, Simulation
 VERIFIER = Path(__file__).with_name("fake_verifier.py")
 
 
-class _Access(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the stubs only
-    """The proto's access rule, over fake tokens."""
-
-    async def intercept_service(self, continuation: Callable[..., Any], details: Any) -> Any:
-        handler = await continuation(details)
-        error = _refusal(details)
-        if handler is None or error is None:
-            return handler
-
-        async def refuse(*_: Any) -> Any:
-            raise error
-
-        async def refuse_stream(*_: Any) -> AsyncIterator[Any]:
-            raise error
-            yield
-
-        if handler.response_streaming:
-            return handler._replace(unary_stream=refuse_stream)
-        return handler._replace(unary_unary=refuse)
-
-
 def _descriptors() -> Any:
     return descriptor_pool.Default()  # type: ignore[no-untyped-call]
 
 
-def _refusal(details: Any) -> Exception | None:
-    service, _, rpc = details.method.lstrip("/").partition("/")
-    method = _descriptors().FindServiceByName(service).FindMethodByName(rpc)
-    rule = method.GetOptions().Extensions[access_pb2.access]
+async def _access(method: str, metadata: Mapping[str, Any], context: Any) -> None:
+    """The proto's access rule, over fake tokens."""
+    service, _, rpc = method.lstrip("/").partition("/")
+    rule = _descriptors().FindServiceByName(service).FindMethodByName(rpc).GetOptions().Extensions[access_pb2.access]
     if rule.public:
-        return None
-    sent = dict(details.invocation_metadata).get("authorization", "")
-    try:
-        roles = claims_of(sent.removeprefix("Bearer "))["roles"] if sent else ["service"]
-    except Unauthenticated as error:
-        return error
+        return
+    sent = metadata.get("authorization", "")
+    roles = claims_of(sent.removeprefix("Bearer "))["roles"] if sent else ["service"]
     allowed = {access_pb2.Role.Name(role).removeprefix("ROLE_").lower() for role in rule.roles}
-    return None if allowed & set(roles) else PermissionDenied(f"{rpc} is for {', '.join(sorted(allowed))}")
+    if not allowed & set(roles):
+        raise PermissionDenied(f"{rpc} is for {', '.join(sorted(allowed))}")
 
 
 @dataclass(frozen=True)
@@ -97,17 +74,18 @@ class FakeCity:
 
 
 async def _server(socket: str, calls: Asked, simulation: bool) -> grpc.aio.Server:
-    server = grpc.aio.server(interceptors=[EdgeInterceptor(), _Access()])
+    server = grpc.aio.server()
+    edge: Any = Edge(server, (_access,))
     fakes: tuple[Any, ...] = (Identity, Metering, Notary, Simulation, Parking, Payments, Forecasting)
     identity, metering, notary, simulated, parking, payments, forecasting = (fake(calls) for fake in fakes)
-    identity_service_pb2_grpc.add_IdentityServiceServicer_to_server(identity, server)
-    metering_service_pb2_grpc.add_MeteringServiceServicer_to_server(metering, server)
-    notary_service_pb2_grpc.add_NotaryServiceServicer_to_server(notary, server)
-    parking_service_pb2_grpc.add_ParkingServiceServicer_to_server(parking, server)
-    payments_service_pb2_grpc.add_PaymentsServiceServicer_to_server(payments, server)
-    forecasting_service_pb2_grpc.add_ForecastingServiceServicer_to_server(forecasting, server)
+    identity_service_pb2_grpc.add_IdentityServiceServicer_to_server(identity, edge)
+    metering_service_pb2_grpc.add_MeteringServiceServicer_to_server(metering, edge)
+    notary_service_pb2_grpc.add_NotaryServiceServicer_to_server(notary, edge)
+    parking_service_pb2_grpc.add_ParkingServiceServicer_to_server(parking, edge)
+    payments_service_pb2_grpc.add_PaymentsServiceServicer_to_server(payments, edge)
+    forecasting_service_pb2_grpc.add_ForecastingServiceServicer_to_server(forecasting, edge)
     if simulation:
-        simulation_service_pb2_grpc.add_SimulationServiceServicer_to_server(simulated, server)
+        simulation_service_pb2_grpc.add_SimulationServiceServicer_to_server(simulated, edge)
     server.add_insecure_port(socket)
     await server.start()
     return server

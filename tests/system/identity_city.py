@@ -21,7 +21,7 @@ from citykit.access import mint, signing_key
 from citykit.canonical import encode
 from citykit.edge import city_error
 from citykit.errors import CityError
-from citykit.run import derive_key
+from citykit.keys import derive_key
 from citykit.settings import CitySettings, IdentitySettings, NotarySettings
 from services.testing import START, TestCity, embedded_city
 

@@ -22,6 +22,7 @@ from citykit.bus.events import cloud_event
 from citykit.edge import city_error
 from citykit.errors import CityError, NotFound, Unavailable
 from citykit.service import Context, Service, Servicer
+from citykit.settings import CitySettings
 from services.testing import TestCity, embedded_city
 from tests.unit.metering.homes import tariff
 from tests.unit.metering.onramp import SLOT_S, START, Device, device
@@ -161,7 +162,11 @@ async def refusal(call: Any) -> CityError:
 
 @contextlib.asynccontextmanager
 async def metering_city(
-    state: Path, *, now: float = NOVEMBER, services: Sequence[str] = ("metering", "notary")
+    state: Path,
+    *,
+    now: float = NOVEMBER,
+    services: Sequence[str] = ("metering", "notary"),
+    settings: CitySettings | None = None,
 ) -> AsyncIterator[MeteringCity]:
     """City time stands at `now`."""
     registry = Registry()  # type: ignore[abstract]  # the other RPCs are not called here
@@ -171,7 +176,7 @@ async def metering_city(
         servicer = Servicer(add_IdentityServiceServicer_to_server, registry, "city.identity.v1.IdentityService")
         return Service(ctx.name, servicers=(servicer,))
 
-    async with embedded_city(state, services=services, start=now, more={"identity": build}) as city:
+    async with embedded_city(state, services=services, start=now, settings=settings, more={"identity": build}) as city:
         found = MeteringCity(city, registry)
         try:
             yield found

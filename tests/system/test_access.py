@@ -19,7 +19,7 @@ from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from city.access.v1 import access_pb2
 from city.identity.v1 import identity_service_pb2 as identity
 from citykit.access import (
-    AccessInterceptor,
+    AccessCheck,
     KeySource,
     ServiceTokens,
     TokenVerifier,
@@ -30,7 +30,7 @@ from citykit.access import (
     rules_of,
     signing_key,
 )
-from citykit.edge import EdgeInterceptor, city_error, service_of
+from citykit.edge import Edge, city_error, service_of
 from citykit.errors import PermissionDenied, Unauthenticated
 from citykit.settings import CitySettings
 
@@ -111,9 +111,9 @@ async def served(tmp_path: Path) -> AsyncIterator[str]:
         return channels[-1]
 
     verifier = TokenVerifier(CitySettings(), KeySource(dial), ServiceTokens(SERVICE_SEED, "any").public_key)
-    guard = AccessInterceptor(verifier, rules_of([service.full_name for service in SERVICES]))
-    server = grpc.aio.server(interceptors=[EdgeInterceptor(), guard])
-    server.add_generic_rpc_handlers((Stubs(),))
+    guard = AccessCheck(verifier, rules_of([service.full_name for service in SERVICES]))
+    server = grpc.aio.server()
+    Edge(server, (guard,)).add_generic_rpc_handlers((Stubs(),))
     server.add_insecure_port(socket)
     await server.start()
     try:

@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from citykit.errors import EnvironmentFault
-from citykit.run import locked
 from citykit.settings import CitySettings, NotarySettings
+from citykit.state import locked
 from citykit.testing.polling import until
 from services.__main__ import main
 from services.commands.progress import Bars
@@ -25,8 +25,8 @@ from services.commands.run import demo_settings
 from services.demo.city import DemoCity, Options
 from services.demo.periods import closed_periods, next_close
 from services.demo.place import Place, read_place, write_place
-from services.demo.serving import serving
 from services.demo.summary import Summary, memory_watch, write_summary
+from services.serving import serving
 from simulation.car_parks import CarParks
 from simulation.neighbourhood import Neighbourhood
 from tests.system.visitor import Visitor
@@ -178,8 +178,8 @@ def test_wrong_questions_say_what_to_do(state: Path, capsys: pytest.CaptureFixtu
     for words in (["log", "list"], ["log", "check"], ["ledger", "blocks"], ["bus", "topics"]):
         assert main([*words, "--state", str(tmp_path)]) == 2
         assert "--state" in capsys.readouterr().err
-    assert main(["serve", "metering"]) == 3
-    assert "not built yet" in capsys.readouterr().err
+    assert main(["serve", "metering", "--state", str(tmp_path)]) == 3
+    assert "clock" in capsys.readouterr().err
 
 
 def test_damage_makes_the_checks_fail_by_name(state: Path, capsys: pytest.CaptureFixture[str]) -> None:

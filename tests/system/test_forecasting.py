@@ -23,6 +23,7 @@ from city.metering.v1 import events_pb2 as metering
 from city.notary.v1 import notary_service_pb2 as notary
 from city.notary.v1.notary_service_pb2_grpc import NotaryServiceStub
 from city.parking.v1 import events_pb2 as parking
+from citykit import telemetry
 from citykit.bus.events import cloud_event
 from citykit.bus.port import Message
 from citykit.testing.polling import until
@@ -81,6 +82,9 @@ async def test_a_trained_model_is_on_the_ledger_and_its_bands_hold_what_comes(ci
     assert card["series"] == 3 and card["mase_micro"]["choice"] < 1_000_000
     listed = (await stub.ListModels(pb.ListModelsRequest())).models
     assert [model.id for model in listed] == [trained.model]
+    told = telemetry.FORECASTING_COVERAGE.labels("parking")._value.get()
+    assert told == pytest.approx(card["coverage_micro"]["80"] / 1_000_000)
+    assert telemetry.FORECASTING_TRAINED.labels("parking")._value.get() == END
     assert listed[0].parameters_hash.hex() == card["parameters"]
     found = await forecasts(stub, "parking/lot-0", "parking/lot-2")
     assert [answer.series for answer in found] == ["parking/lot-0", "parking/lot-2"]

@@ -65,6 +65,12 @@ async def test_demo_sessions_are_there_in_a_demo_only(tmp_path: Path) -> None:
         assert city.calls.of("Authorize") == []
 
 
+async def test_a_clusters_metrics_are_not_for_residents(tmp_path: Path) -> None:
+    cluster = dataclasses.replace(CitySettings(), general=GeneralSettings(mode="cluster"))
+    async with fake_city(tmp_path, cluster) as city, client_of(city) as client:
+        assert "CITY_OBSERVABILITY_PORT" in problem_of(await client.get("/metrics"), 404, "not-found")["detail"]
+
+
 async def test_a_demo_session_is_a_login_and_is_kept(city: FakeCity, client: httpx.AsyncClient) -> None:
     sessions = [(await client.post("/demo/session", json={"as": "resident:ada"})).json() for _ in range(2)]
     assert sessions[0]["access_token"] == sessions[1]["access_token"]

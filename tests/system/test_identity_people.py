@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from sqlalchemy import Connection, inspect
+
 from city.identity.v1 import events_pb2
 from city.identity.v1 import identity_service_pb2 as pb
 from city.notary.v1 import notary_service_pb2 as notary
@@ -64,9 +66,9 @@ async def test_passwords_and_names_stand_in_no_other_table(tmp_path: Path) -> No
         await city.token("ada")
         store = city.city.process.stores["identity"]
 
-        def dump(connection: object) -> dict[str, str]:
-            rows = connection.exec_driver_sql  # type: ignore[attr-defined]
-            names = [row[0] for row in rows("SELECT name FROM sqlite_master WHERE type='table'").all()]
+        def dump(connection: Connection) -> dict[str, str]:
+            rows = connection.exec_driver_sql
+            names = inspect(connection).get_table_names()
             return {name: str(rows(f'SELECT * FROM "{name}"').all()) for name in names}
 
         tables = await store.read(dump)

@@ -34,6 +34,11 @@ async def all_of(calls: list[Any]) -> list[Any]:
     return list(await asyncio.gather(*map(one, calls)))
 
 
+async def acts(city: IdentityCity) -> int:
+    """Transactions that counted; one that met a conflict with its twin may stand beside them in the chain."""
+    return len({event.transaction async for event in city.city.ledger.events(follow=False)})
+
+
 async def rows(city: IdentityCity, table: str) -> int:
     store = city.city.process.stores["identity"]
     return int(await store.read(lambda c: c.exec_driver_sql(f"SELECT count(*) FROM {table}").scalar_one()))
@@ -45,7 +50,7 @@ async def test_one_registration_asked_many_times(tmp_path: Path) -> None:
         answers = await all_of([city.service().RegisterDevices(request) for _ in range(TIMES)])
         assert all(answer == answers[0] for answer in answers)
         assert answers[0].devices[0].id == "meter-1"
-        assert len(await records_of(city, 1)) == await city.city.ledger.height() == 1
+        assert len(await records_of(city, 1)) == await acts(city) == 1
         assert await rows(city, "intents") == 0
 
 
@@ -141,7 +146,7 @@ async def test_retries_beside_the_job_finish_once(tmp_path: Path, monkeypatch: p
         calls = [city.service().RegisterDevices(request) for _ in range(TIMES)]
         answers, *_ = await asyncio.gather(all_of(calls), *(finish() for _ in range(TIMES)))
         assert all(answer == answers[0] for answer in answers)
-        assert len(await records_of(city, 1)) == await city.city.ledger.height() == 1
+        assert len(await records_of(city, 1)) == await acts(city) == 1
 
 
 async def test_nothing_is_written_about_a_person_who_was_erased_meanwhile(

@@ -25,10 +25,11 @@ from verifier import bill as bills
 from verifier.__main__ import main
 from verifier.bundle import Report, check_bundle
 from verifier.canonical import Failure, Unreadable, decode, encode
+from verifier.embedded import key_id
 from verifier.merkle import require_consistency
 from verifier.note import open_checkpoint
 from verifier.package import parse_package
-from verifier.trust import Trust, key_id, read_trust
+from verifier.trust import Trust, read_trust
 
 ROOT = Path(__file__).resolve().parents[2]
 

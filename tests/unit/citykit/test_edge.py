@@ -13,7 +13,7 @@ import grpc.aio
 import pytest
 
 from citykit import errors
-from citykit.edge import EdgeInterceptor, city_error, service_of
+from citykit.edge import Edge, city_error, service_of
 from citykit.errors import CityError
 
 KINDS = ("unary_unary", "unary_stream", "stream_unary", "stream_stream")
@@ -42,8 +42,8 @@ async def channel_to(path: Path, failure: Exception | None) -> AsyncIterator[grp
         kind: getattr(grpc, f"{kind}_rpc_method_handler")(stream if kind.endswith("_stream") else unary)
         for kind in KINDS
     }
-    server = grpc.aio.server(interceptors=[EdgeInterceptor()])
-    server.add_generic_rpc_handlers(
+    server = grpc.aio.server()
+    Edge(server).add_generic_rpc_handlers(
         (grpc.method_handlers_generic_handler("city.metering.v1.MeteringService", handlers),)
     )
     socket = f"unix:{path / 'edge.sock'}"
@@ -143,8 +143,8 @@ async def test_a_handler_may_end_a_call_itself(tmp_path: Path) -> None:
     handler = grpc.method_handlers_generic_handler(
         "city.metering.v1.MeteringService", {"unary_unary": grpc.unary_unary_rpc_method_handler(ending)}
     )
-    server = grpc.aio.server(interceptors=[EdgeInterceptor()])
-    server.add_generic_rpc_handlers((handler,))
+    server = grpc.aio.server()
+    Edge(server).add_generic_rpc_handlers((handler,))
     server.add_insecure_port(f"unix:{tmp_path / 'edge.sock'}")
     await server.start()
     async with grpc.aio.insecure_channel(f"unix:{tmp_path / 'edge.sock'}") as channel:

@@ -15,9 +15,10 @@ from citykit import telemetry
 from citykit.bus.port import Message, Record, Subscription
 from citykit.errors import EnvironmentFault, SettingsError, Unavailable
 from citykit.ids import seeded_randomness
-from citykit.run import derive_key, locked, root_key, service_token_seed, socket_path
+from citykit.keys import derive_key, root_key, service_token_seed
 from citykit.service import Context, Job, Service
 from citykit.settings import CitySettings, GeneralSettings
+from citykit.state import locked, socket_path
 from citykit.testing.polling import until
 from services.testing import embedded_city
 
@@ -123,8 +124,8 @@ async def test_messages_of_a_caller_who_went_away_reach_the_bus(tmp_path: Path) 
         await asyncio.wait({unit})
         assert unit.cancelled()
         await until(lambda: len(seen) == 1, "the message came through")
+        await until(city.process.settled, "everything is settled")  # its receipt comes after the message
         assert await store.outbox_size() == 0
-        await until(city.process.settled, "everything is settled")
 
 
 async def test_a_stop_ends_where_consumers_never_catch_up_and_the_next_start_goes_on(

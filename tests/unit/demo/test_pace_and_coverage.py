@@ -74,31 +74,31 @@ def test_coverage_holds_what_came_against_the_newest_band_served_before_it() -> 
 
 
 class Asked:
-    """In place of the calls to services: `models` there are, and what was asked for."""
+    """In place of the calls to services: `models` there are, and what was asked for.
 
-    def __init__(self, *models: forecasting.Model) -> None:
+    Attributes:
+        behind: looks after which forecasting has taken in everything.
+    """
+
+    def __init__(self, *models: forecasting.Model, behind: float = 0) -> None:
         self.models = models
+        self.behind = behind
         self.rpcs: list[str] = []
 
     async def ask(self, service: str, rpc: str, request: Any, **_: Any) -> Any:
         self.rpcs.append(rpc)
         if rpc == "Train":
             raise Unavailable("away")
+        if rpc == "ListSeries":
+            self.behind -= 1
+            series = forecasting.SeriesState(series="parking/p01", observations=int(100 - max(0, self.behind)))
+            series.last_time.seconds = NOW if self.behind <= 0 else NOW - 86_400
+            return forecasting.ListSeriesResponse(series=[series])
         return forecasting.ListModelsResponse(models=self.models)
 
 
-def watch(asked: Asked, *, waiting: int = 0) -> ForecastWatch:
-    """A watch of a city whose forecasting has taken in everything."""
-
-    async def outbox_size() -> int:
-        return waiting
-
-    process = SimpleNamespace(
-        dial=lambda caller, service: None,
-        world=SimpleNamespace(bus=SimpleNamespace(caught_up=lambda subscription: True)),
-        services={"forecasting": SimpleNamespace(subscriptions=("one",))},
-        stores={"parking": SimpleNamespace(outbox_size=outbox_size)},
-    )
+def watch(asked: Asked) -> ForecastWatch:
+    process = SimpleNamespace(dial=lambda caller, service: None)
     found = ForecastWatch(cast(Any, process), ReplayClock(NOW))
     found._calls = cast(Any, asked)
     return found
@@ -115,20 +115,27 @@ async def test_coverage_is_the_backtests_until_enough_has_come() -> None:
     assert await watch(Asked()).coverage80() is None
 
 
-async def test_training_is_asked_for_once_the_past_is_taken_in_and_only_without_a_model() -> None:
-    for models, waiting, rpcs in (((), 0, ["ListModels", "Train"]), ((MODEL,), 0, ["ListModels"])):
-        asked = Asked(*models)
-        found = watch(asked, waiting=waiting)
-        await found._train()
-        assert asked.rpcs == rpcs
+async def test_training_is_asked_for_once_the_past_is_taken_in_and_only_without_a_model(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("services.demo.forecasts._POLL_S", 0.001)
+    asked = Asked(behind=3)
+    found = watch(asked)
+    found.begin()
+    await until(lambda: "Train" in asked.rpcs, "the training was asked for")
+    assert asked.rpcs == ["ListModels", *["ListSeries"] * 4, "Train"]
+    await found.end()
+    asked = Asked(MODEL)
+    await watch(asked)._train()
+    assert asked.rpcs == ["ListModels"]
 
 
 async def test_a_run_that_ends_early_leaves_no_training_behind() -> None:
-    asked = Asked()
-    found = watch(asked, waiting=1)
+    asked = Asked(behind=1e9)
+    found = watch(asked)
     found.begin()
     await until(lambda: bool(asked.rpcs), "the training has begun to wait")
     await found.end()
     assert found._training is not None and found._training.cancelled()
-    assert asked.rpcs == ["ListModels"]
+    assert "Train" not in asked.rpcs
     await watch(Asked()).end()

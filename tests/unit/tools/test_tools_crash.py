@@ -98,6 +98,7 @@ def test_a_lost_and_a_changed_reservation_are_named(parking: sqlite3.Connection)
         ({}, {"from_time": 4_500, "to_time": 7_200}, False),
         ({"state": "ended", "exit_time": 1_750}, {"from_time": 1_800}, False),
         ({"state": "ended", "exit_time": 1_801}, {"from_time": 1_800}, True),
+        ({}, {"state": "ended", "exit_time": 900}, False),
         ({"state": "cancelled"}, {}, False),
         ({}, {"bay": "b2"}, False),
         ({}, {"lot": "other"}, False),
@@ -107,7 +108,7 @@ def test_a_bay_that_was_promised_twice_is_named(
     parking: sqlite3.Connection, first: dict[str, object], second: dict[str, object], twice: bool
 ) -> None:
     reserve(parking, "r1", str(first.pop("state", "confirmed")), **first)
-    reserve(parking, "r2", "held", **second)
+    reserve(parking, "r2", str(second.pop("state", "held")), **second)
     assert any("promised twice" in text for text in reservation_violations(parking, Promises())) is twice
 
 

@@ -28,6 +28,8 @@ def findings(root: Path, path: str, text: str) -> list[str]:
         ("verifier/cbor.py", "from citykit import merkle"),
         ("verifier/__main__.py", "import cbor2"),
         ("tools/bootstrap.py", "import tools.project"),
+        ("citykit/ledger/fabric/wire.py", "from citykit.errors import CityError"),
+        ("citykit/ledger/fabric/examples/deep.py", "import nacl"),
     ],
 )
 def test_refused(tmp_path: Path, path: str, line: str) -> None:
@@ -47,6 +49,8 @@ def test_refused(tmp_path: Path, path: str, line: str) -> None:
         ("services/metering/app/domain_of_others.py", "import sqlalchemy"),
         ("verifier/keys.py", "from cryptography.hazmat.primitives.asymmetric import ed25519"),
         ("verifier/keys.py", "from verifier import cbor"),
+        ("citykit/ledger/fabric/wire.py", "from fabric_protos.peer import proposal_pb2"),
+        ("citykit/ledger/channel/ledger.py", "from citykit.errors import CityError"),
     ],
 )
 def test_allowed(tmp_path: Path, path: str, line: str) -> None:

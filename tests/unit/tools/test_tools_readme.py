@@ -36,7 +36,15 @@ def test_the_commands_of_a_document() -> None:
 
 @pytest.mark.parametrize(
     "command",
-    ["make run", 'make run ARGS="--port 8080"', "make crash N=25", "city run --port 8080", "city data [NAME...]"],
+    [
+        "make run",
+        'make run ARGS="--port 8080"',
+        "make crash N=25",
+        "city run --port 8080",
+        "city data [NAME...]",
+        "make test-real",
+        "city ledger network up --profile raft1",
+    ],
 )
 def test_commands_that_exist(command: str) -> None:
     assert readme.wrong(command) is None
@@ -49,6 +57,9 @@ def test_commands_that_exist(command: str) -> None:
         ("city brew", "there is no command 'brew'"),
         ("city run --sugar 2", "run has no option --sugar"),
         ("city data brew", "data has no 'brew'"),
+        ("make test-brew", "no target 'test-brew'"),
+        ("city ledger network brew", "ledger network has no 'brew'"),
+        ("city ledger network up --sugar 2", "ledger has no option --sugar"),
     ],
 )
 def test_commands_that_do_not(command: str, what: str) -> None:
