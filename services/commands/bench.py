@@ -16,7 +16,7 @@ from citykit.errors import NotFound
 BENCHED = ("metering", "parking", "notary", "payments", "forecasting")
 MODULES = {
     **{service: f"services.{service}.bench" for service in BENCHED},
-    "metering-real": "services.metering.bench_real",
+    "metering-real": "services.commands.bench_on_real",
     "ledger": "infra.fabric.bench",
     "bus": "infra.kafka.bench",
 }
