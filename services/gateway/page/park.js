@@ -81,21 +81,24 @@ function placeChanged() {
 }
 
 /** Arrival and departure, whole quarters: at once means the quarter we are in, or the next we can still reach. */
-function span(leadS) {
+function span(leadS, refused) {
   const lead = leadS * citySpeed();
   const wanted = Number(byId("find-arrival").value);
   const soonest = lead < QUARTER / 3 ? Math.floor(cityNow() / QUARTER) : Math.ceil((cityNow() + lead) / QUARTER);
-  const from = soonest * QUARTER + wanted;
+  const from = Math.max(soonest * QUARTER + wanted, refused + QUARTER);
   return { from, to: from + Math.max(QUARTER, Number(byId("find-stay").value) * 60) };
 }
 
-/** Does something with the soonest span the city does not find too late. */
+/** Does something with the soonest span the city does not find too late; none that it refused is asked for again. */
 async function soonest(action) {
+  let refused = 0;
   for (const [place, lead] of LEADS_S.entries()) {
+    const wanted = span(lead, refused);
     try {
-      return await action(span(lead));
+      return await action(wanted);
     } catch (error) {
       if (error.status !== 400 || !TOO_LATE.includes(error.field) || place === LEADS_S.length - 1) throw error;
+      refused = wanted.from;
     }
   }
   return undefined;
