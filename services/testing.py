@@ -9,7 +9,7 @@ import contextlib
 import hashlib
 import os
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -107,17 +107,26 @@ async def embedded_city(
     settings: CitySettings | None = None,
     randomness: Randomness | None = None,
     more: Mapping[str, Build] | None = None,
+    bus: Callable[[Bus], Bus] | None = None,
 ) -> AsyncIterator[TestCity]:
-    """Runs the named services (and `more`) until the block ends. Anchors every 50 ms so that tests need not wait."""
+    """Runs the named services (and `more`) until the block ends. Anchors every 50 ms so that tests need not wait.
+
+    Args:
+        bus: gives what stands between the city and its bus.
+    """
     chosen = settings or replace(CitySettings(), notary=NotarySettings(anchor_interval_s=0.05))
     clock = ReplayClock(start)
     source = randomness or seeded_randomness(7)
     builds = {**builders(services), **(more or {})}
     async with (
         embedded_world(state, chosen, clock, source, contracts(services)) as embedded,
-        running(world := placed(embedded, builds), builds) as process,
+        running(world := _between(bus, placed(embedded, builds)), builds) as process,
     ):
         yield TestCity(process, world, clock)
+
+
+def _between(bus: Callable[[Bus], Bus] | None, world: World) -> World:
+    return replace(world, bus=bus(world.bus)) if bus else world
 
 
 def database_of(state: Path) -> str:

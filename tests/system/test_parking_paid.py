@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from city.identity.v1 import identity_service_pb2 as identity
 from city.identity.v1.identity_service_pb2_grpc import IdentityServiceStub
 from city.payments.v1 import payments_service_pb2 as payments
 from city.payments.v1.payments_service_pb2_grpc import PaymentsServiceStub
+from citykit.bus.port import Bus
 from citykit.package import Ed25519Signer, Signer
 from services.testing import embedded_city
 from simulation.provider import SandboxProvider
@@ -30,8 +31,19 @@ def signer(name: str) -> Signer:
 
 
 @contextlib.asynccontextmanager
-async def paid_city(state: Path) -> AsyncIterator[ParkingCity]:
-    """Identity, parking, payments, notary and the sandbox provider; the lock is registered on the ledger."""
+async def paid_city(
+    state: Path,
+    more: Sequence[str] = (),
+    *,
+    start: float = NINE,
+    bus: Callable[[Bus], Bus] | None = None,
+    **groups: Any,
+) -> AsyncIterator[ParkingCity]:
+    """Identity, parking, payments, notary, `more` services and the sandbox provider; the lock is registered on the ledger.
+
+    Args:
+        groups: of settings, instead of the usual ones.
+    """
     running: list[Any] = []
 
     async def callback(body: bytes, signature: str) -> None:
@@ -40,9 +52,9 @@ async def paid_city(state: Path) -> AsyncIterator[ParkingCity]:
             await stub.ReceiveCallback(payments.ReceiveCallbackRequest(body=body, signature=signature))
 
     async with SandboxProvider(seed=1, secret=SECRET, callback=callback) as provider:
-        settings = replace(payments_settings(state, provider, 0.05), identity=identity_settings().identity)
-        services = ("identity", "parking", "payments", "notary")
-        async with embedded_city(state, services=services, start=NINE, settings=settings) as city:
+        settings = replace(payments_settings(state, provider, 0.05), identity=identity_settings().identity, **groups)
+        services = ("identity", "parking", "payments", "notary", *more)
+        async with embedded_city(state, services=services, start=start, settings=settings, bus=bus) as city:
             running.append(city)
             town = ParkingCity(city, FakePayments(), state, signer)
             request = identity.RegisterDevicesRequest(request_id="lock", vouchers=[voucher(LOCK)])

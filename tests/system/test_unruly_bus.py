@@ -1,0 +1,151 @@
+"""A bus that doubles, delays and reorders a fifth of everything changes nothing of what the city comes to."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import MetaData, literal, select
+
+from city.identity.v1 import identity_service_pb2 as identity
+from city.identity.v1.identity_service_pb2_grpc import IdentityServiceStub
+from city.metering.v1 import metering_service_pb2 as metering
+from city.payments.v1 import payments_service_pb2 as payments
+from city.payments.v1.payments_service_pb2_grpc import PaymentsServiceStub
+from citykit.bus.port import Bus
+from citykit.settings import MeteringSettings
+from citykit.store.places import reading
+from citykit.testing.polling import until
+from citykit.testing.unruly_bus import UnrulyBus
+from services.testing import START
+from tests.system.identity_city import voucher
+from tests.system.metering_city import NOVEMBER, MeteringCity, Registry, device
+from tests.system.parking_city import HOUR, NINE, ParkingCity
+from tests.system.test_parking_paid import mandate, paid_city
+from tools.crash_checks import Acknowledged, violations
+
+SERVICES = ("identity", "metering", "parking", "payments", "notary")
+HOMES = (1, 2, 3)
+PATIENT = MeteringSettings(estimate_after_h=34 * 24)
+"""A slot of the first day is estimated at nine on the eighth of November, no other."""
+OF_THE_RUN = {
+    "salt", "seed", "root", "commitment", "ledger_transaction", "fingerprint", "number", "set_number", "at", "made_at", "created_at",
+    "prefix", "topic", "partition", "position", "receipt_json", "public_key", "kid",
+    "tries",
+}  # fmt: skip
+"""Columns whose content is random, of the wall clock, or a matter of order or of how often one had to ask."""
+NOT_COMPARED = {"kit_version", "schema_version", "outbox", "request_ids", "processed_events", "writer", "anchors"}
+RANDOM = re.compile(rb"[0-9a-f]{16,}|eyJ[\w.-]+")
+"""Identifiers, hashes and tokens in what is written out."""
+
+
+async def lived(state: Path, bus: Callable[[Bus], Bus] | None = None, without: int = 10) -> dict[str, str]:
+    """A month and a morning in the city: what each table of each service comes to, as a hash.
+
+    Args:
+        without: a slot of which the second home sends no reading.
+    """
+    state.mkdir()
+    async with paid_city(state, ("metering",), start=START, bus=bus, metering=PATIENT) as town:
+        await town.city.settle()
+        await _month(town, without)
+        await _morning(town)
+        await town.erase("home-3")
+        await town.erase("bob")
+        await town.city.settle()
+        found = {name: digest for service in SERVICES for name, digest in _hashes(state, service)}
+    assert list(violations(state, Acknowledged(), proven=False)) == []
+    return found
+
+
+async def _month(town: ParkingCity, without: int) -> None:
+    """Three homes send a month, bills are issued, and one is paid."""
+    homes = MeteringCity(town.city, Registry())  # type: ignore[abstract]  # identity itself answers
+    meters = [device(number) for number in HOMES]
+    vouchers = [voucher(meter.name, key=meter.signer.public_key.hex()) for meter in meters]
+    registering = identity.RegisterDevicesRequest(request_id="meters", vouchers=vouchers)
+    await IdentityServiceStub(town.city.dial("identity")).RegisterDevices(registering)
+    town.city.clock.advance_to(NOVEMBER)
+    await homes.publish()
+    await homes.register(*meters)
+    for number, meter in zip(HOMES, meters, strict=True):
+        await homes.contract(meter, f"home-{number}")
+        await homes.month(meter, without=(without,) if number == 2 else ())
+    town.city.clock.advance_to(NINE)
+    for _ in range(2):  # a slot is estimated when two runs of the job found it missing
+        await next(job for job in town.city.process.services["metering"].jobs if job.name == "estimates").run()
+    await homes.bill()
+    owner = homes.stub("resident", "home-1")
+    [bill] = (await owner.ListBills(metering.ListBillsRequest())).bills
+    await PaymentsServiceStub(_paying(town, "ada")).PayBill(
+        payments.PayBillRequest(request_id="pay", bill=bill.id, payment_method="pm_1")
+    )
+
+    async def shown() -> bool:
+        return bool((await owner.GetBill(metering.GetBillRequest(bill=bill.id))).bill.paid)
+
+    await until(shown, "the bill is shown as paid")
+    for channel in homes.channels:
+        await channel.close(None)
+
+
+def _paying(town: ParkingCity, who: str) -> Any:
+    channel = town.city.dial("payments", town.city.token(role="resident", subject=who, audience="payments"))
+    town.channels[f"bills/{who}"] = channel
+    return channel
+
+
+async def _morning(town: ParkingCity) -> None:
+    """One parks, overstays and pays; another gives the bay back."""
+    await town.open_lot(bays=2)
+    barrier = await town.lock()
+    held = await town.hold("ada", NINE, NINE + HOUR)
+    await town.confirm("ada", held.id, await mandate(town, "ada"))
+    other = await town.hold("bob", NINE, NINE + 2 * HOUR)
+    await town.confirm("bob", other.id, await mandate(town, "bob"))
+    for who, one in (("ada", held), ("bob", other)):
+        await town.until_state(who, one.id, "confirmed")
+    await town.pass_(barrier, "ada", held.id)
+    await town.cancel("bob", other.id)
+    town.advance(3 * HOUR)
+    await town.pass_(barrier, "ada", held.id)
+    await town.until_paid("ada", held.id, "captured")
+
+    async def provable() -> bool:
+        return all([(await town.get(who, id_)).provable for who, id_ in (("ada", held.id), ("bob", other.id))])
+
+    await until(provable, "both are provable")
+
+
+def _hashes(state: Path, service: str) -> Iterator[tuple[str, str]]:
+    """Of every table's rows, as a set."""
+    tables = MetaData()
+    with reading(state, service) as connection:
+        tables.reflect(connection)
+        for name, table in tables.tables.items():
+            if name not in NOT_COMPARED:
+                columns = [column for column in table.columns if column.name not in OF_THE_RUN]
+                rows = sorted(map(_row, connection.execute(select(literal(name), *columns))))
+                yield f"{service}.{name}", hashlib.sha256(b"\n".join(rows)).hexdigest()
+
+
+def _row(row: Any) -> bytes:
+    """What is written out of a row, without what is random in it."""
+    return b"|".join(RANDOM.sub(b"*", value if isinstance(value, bytes) else str(value).encode()) for value in row)
+
+
+async def test_twice_late_and_reordered_it_comes_to_the_same(tmp_path: Path) -> None:
+    unruly: list[UnrulyBus] = []
+
+    def worst(bus: Bus) -> Bus:
+        unruly.append(UnrulyBus(bus, seed=5))
+        return unruly[0]
+
+    clean = await lived(tmp_path / "clean")
+    assert await lived(tmp_path / "unruly", worst) == clean
+    assert min(unruly[0].troubles[kind] for kind in ("twice", "late", "overtaken", "again")) > len(HOMES)
+    other = await lived(tmp_path / "other", without=20)
+    assert {name for name in clean if clean[name] != other[name]} >= {"metering.packages", "metering.estimates"}
