@@ -28,7 +28,7 @@ from tests.real.system.conftest import Up
 from tests.system.test_city_run import free_port, options, run
 from tests.system.visitor import Visitor
 
-SEED, SPEED, METERS = 7, 3_600, 40
+SEED, SPEED, METERS = 7, 900, 40
 CITY = Neighbourhood(SEED, None, meters=METERS)
 PARKS = CarParks(SEED, None, lots=4)
 
