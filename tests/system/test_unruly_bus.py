@@ -37,7 +37,7 @@ OF_THE_RUN = {
     "tries",
 }  # fmt: skip
 """Columns whose content is random, of the wall clock, or a matter of order or of how often one had to ask."""
-NOT_COMPARED = {"kit_version", "schema_version", "outbox", "request_ids", "processed_events", "writer", "anchors"}
+NOT_COMPARED = {"kit_version", "schema_version", "outbox", "request_ids", "processed_events", "kit_writer", "anchors"}
 RANDOM = re.compile(rb"[0-9a-f]{16,}|eyJ[\w.-]+")
 """Identifiers, hashes and tokens in what is written out."""
 
