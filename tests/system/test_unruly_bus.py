@@ -26,6 +26,7 @@ from tests.system.identity_city import voucher
 from tests.system.metering_city import NOVEMBER, MeteringCity, Registry, device
 from tests.system.parking_city import HOUR, NINE, ParkingCity
 from tests.system.test_parking_paid import mandate, paid_city
+from tests.unit.metering.onramp import Device
 from tools.crash_checks import Acknowledged, violations
 
 SERVICES = ("identity", "metering", "parking", "payments", "notary")
@@ -60,8 +61,8 @@ async def lived(state: Path, bus: Callable[[Bus], Bus] | None = None) -> dict[st
     return found
 
 
-async def _month(town: ParkingCity) -> None:
-    """Three homes send a month, bills are issued, and one is paid."""
+async def moved_in(town: ParkingCity) -> tuple[MeteringCity, list[Device]]:
+    """Homes with meters and contracts; it becomes November."""
     homes = MeteringCity(town.city, Registry())  # type: ignore[abstract]  # identity itself answers
     meters = [device(number) for number in HOMES]
     vouchers = [voucher(meter.name, key=meter.signer.public_key.hex()) for meter in meters]
@@ -72,6 +73,12 @@ async def _month(town: ParkingCity) -> None:
     await homes.register(*meters)
     for number, meter in zip(HOMES, meters, strict=True):
         await homes.contract(meter, f"home-{number}")
+    return homes, meters
+
+
+async def _month(town: ParkingCity) -> None:
+    """Three homes send a month, bills are issued, and one is paid."""
+    homes, meters = await moved_in(town)
     await asyncio.gather(*(homes.month(meter, (10,) * (meter is meters[1])) for meter in meters))
     town.city.clock.advance_to(NINE)
     await until(lambda: _count(town.folder, "metering", "estimates") == 1, "the missing slot is estimated")

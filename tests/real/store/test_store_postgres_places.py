@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,11 +18,11 @@ from citykit.store.sql_store import SqlStore
 from citykit.testing.polling import until
 from citykit.testing.store_suite import METADATA, MIGRATIONS, THINGS
 from infra.certificates import ensure_certificates
-from infra.native import Native, Program, cache_folder, free_port
+from infra.native import cache_folder, free_port
 from infra.postgres import Admin, Tls, install, programs
+from tests.real.store.small_disk import on_a_small_disk, running
 
 ROLES = ("suite",)
-_DISK_MB = 24
 
 
 def opened(place: PostgresSettings) -> SqlStore:
@@ -33,17 +31,6 @@ def opened(place: PostgresSettings) -> SqlStore:
 
 def add(name: str) -> Callable[[Unit], object]:
     return lambda work: work.execute(insert(THINGS).values(name=name, amount=1))
-
-
-@contextmanager
-def running(program: Program, folder: Path) -> Iterator[Native]:
-    native = Native(program, folder)
-    native.start()
-    try:
-        native.wait()
-        yield native
-    finally:
-        native.stop()
 
 
 async def test_tls_only_and_the_issuer_is_checked(tmp_path: Path) -> None:
@@ -80,45 +67,20 @@ async def test_tls_only_and_the_issuer_is_checked(tmp_path: Path) -> None:
             Admin(port, tmp_path / "server" / "passwords").connect()
 
 
-def small_disk(program: Program, folder: Path) -> Program:
-    """The same program with a little file system of its own at `folder`, which vanishes with it."""
-    at = list(program.argv).index("--")
-    space: Sequence[str] = (*program.argv[:at], "--mount", "--keep-caps", "--")
-    command = f'mount -t tmpfs -o size={_DISK_MB}m,mode=700 tmpfs "{folder}" && mkdir "{folder}/space" && exec "$@"'
-    return replace(program, argv=(*space, "sh", "-c", command, "sh", *program.argv[at + 1 :]))
-
-
-def fill(path: Path) -> None:
-    with pytest.raises(OSError, match="No space left"), path.open("wb", buffering=0) as ballast:
-        while True:
-            ballast.write(bytes(1 << 16))
-
-
 async def test_a_full_disk_refuses_and_recovers_by_itself(tmp_path: Path) -> None:
-    """The tables lie in a tablespace on a file system of 24 MB; something else fills it, and is then taken away."""
-    install(cache_folder())
-    disk, state, port = tmp_path / "disk", tmp_path / "server", free_port()
-    disk.mkdir()
-    [program] = programs(cache_folder(), state, port, services=ROLES)
-    if "--" not in program.argv:
-        unshare = shutil.which("unshare")
-        assert unshare, "this test needs unshare"
-        program = replace(program, argv=(unshare, "--user", "--map-current-user", "--", *program.argv))
-    place = PostgresSettings(port=port, password_file=str(state / "passwords" / "city_{service}"), start_s=5.0)
-    with running(small_disk(program, disk), state) as native:
-        with Admin(port, state / "passwords").connect() as admin:
-            admin.execute(f"CREATE TABLESPACE small LOCATION '{disk}/space'")
-            admin.execute("GRANT CREATE ON TABLESPACE small TO city_suite")
-            admin.execute("ALTER ROLE city_suite SET default_tablespace = small")
+    """The tables lie on a file system of 24 MB; something else fills it, and is then taken away."""
+    with on_a_small_disk(tmp_path, ROLES, megabytes=24) as disk:
+        place = PostgresSettings(
+            port=disk.admin.port, password_file=str(disk.admin.passwords / "city_{service}"), start_s=5.0
+        )
         store = opened(place)
         await store.write(add("kept"))
-        seen = Path(f"/proc/{native.pid}/root{disk}/ballast")
-        fill(seen)
+        disk.fill()
         wide = [("x" * 300 + str(number), number) for number in range(20_000)]
         with pytest.raises(Unavailable, match="no disk space"):
             await store.write(lambda work: work.insert_many(THINGS, ("name", "amount"), wide))
         assert await store.read(lambda c: [row.name for row in c.execute(THINGS.select())]) == ["kept"]
-        seen.unlink()
+        disk.ballast.unlink()
 
         async def taken() -> bool:
             try:
