@@ -22,6 +22,7 @@ from citykit.tls import explained
 MESSAGE_MAX_BYTES = 16 * 1024 * 1024
 """Of one gRPC message; a month's proof bundle fits."""
 _DOMAIN = "provable.city"
+_AWAY = "a service of the city cannot be reached just now; try again in a moment"
 _PLACES_MAX = 4
 """Innermost frames of a fault that are logged."""
 _TREE: dict[grpc.StatusCode, type[errors.CityError]] = {
@@ -40,8 +41,9 @@ def city_error(error: grpc.aio.AioRpcError) -> errors.CityError:
     if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
         kind = errors.OutcomeUnknown
     told = error.details() or error.code().name.lower()
-    found = kind(explained(told) or told)
     status = rpc_status.from_call(error)  # type: ignore[arg-type]  # AioRpcError has what from_call reads
+    away = status is None and kind is errors.Unavailable  # said by gRPC itself, with addresses in it
+    found = kind(explained(told) or (_AWAY if away else told))
     for detail in status.details if status is not None else ():
         _read_detail(found, detail)
     return found

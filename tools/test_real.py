@@ -24,6 +24,7 @@ REAL = (
 """Adapters and parts that need what `make test` does without."""
 FLOOR = 80
 LIMIT_S = 1_200
+"""On two quiet cores. Told, not judged: tests never time."""
 WORKERS = "2"
 """Processes that share the files out: much of the time is spent waiting for parts to start."""
 _DATA = ".coverage.real"
@@ -60,8 +61,7 @@ def main(arguments: Sequence[str]) -> int:
     took_s = time.monotonic() - began
     print(f"make test-real: {took_s:.0f} s (limit {LIMIT_S} s)")
     if took_s > LIMIT_S:
-        print("it took longer than its limit: see the slowest tests above", file=sys.stderr)
-        return code or 1
+        print("it took longer than it may on a quiet machine: see the slowest tests above", file=sys.stderr)
     return code or (_COVERAGE if thin else 0)
 
 

@@ -152,3 +152,11 @@ async def test_a_handler_may_end_a_call_itself(tmp_path: Path) -> None:
             await call(channel, "unary_unary")
     await server.stop(0)
     assert (caught.value.code(), caught.value.details()) == (grpc.StatusCode.CANCELLED, "ended by the handler")
+
+
+def test_who_cannot_be_reached_is_told_without_addresses() -> None:
+    told = "failed to connect to all addresses; last error: UNKNOWN: ipv4:127.0.0.1:21967: Connection refused"
+    refused = grpc.aio.AioRpcError(grpc.StatusCode.UNAVAILABLE, grpc.aio.Metadata(), grpc.aio.Metadata(), told)
+    found = city_error(refused)
+    expected = "a service of the city cannot be reached just now; try again in a moment"
+    assert (type(found), found.message) == (errors.Unavailable, expected)
