@@ -12,7 +12,7 @@ from services.testing import SERVER
 from tests.real.store.serving import Server
 
 ROOT = Path(__file__).parents[3]
-FILE_S = 240
+FILE_S = 480
 OF_SQLITE = {"test_db_command"}
 """Commands on SQLite's files."""
 OF_MONEY = ("test_parking", "test_payments", "test_verifier")

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.real.store.service_files import files, passes
+from tests.real.store.service_files import FILE_S, files, passes
 from tests.real.store.serving import Server
 
 
+@pytest.mark.timeout(FILE_S + 30)
 @pytest.mark.parametrize("path", files(of_money=True), ids=lambda path: path.stem)
 def test_the_service_tests_pass(path: Path, quick_server: Server) -> None:
     passes(path, quick_server)
