@@ -46,6 +46,7 @@ DRAIN_S = 10.0
 _DRAIN_POLL_S = 0.02
 _PRUNE_EVERY_S = 3_600.0
 _RELAY_STUCK_S = 120.0
+_BATCH_STUCK_S = 120.0
 _YOUNG = 10_000
 """New objects between two rounds over the young."""
 Build = Callable[[Context], Service]
@@ -189,7 +190,8 @@ async def _serve(stack: AsyncExitStack, world: World, process: Process, operatio
     stack.push_async_callback(_cancel, tasks)
     for service in services:
         for subscription in service.subscriptions:
-            await stack.enter_async_context(world.bus.consume(observed_subscription(subscription)))
+            observed = observed_subscription(subscription, partial(process.pulse.doing, limit_s=_BATCH_STUCK_S))
+            await stack.enter_async_context(world.bus.consume(observed))
     stack.push_async_callback(_drain, process)
     work = [(service.name, job) for service in services for job in service.jobs]
     work.append(("city", Job("prune", partial(_prune, process), _PRUNE_EVERY_S)))

@@ -7,7 +7,8 @@ producers: one batch has many.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 
 from citykit.bus.events import traceparents
@@ -16,6 +17,8 @@ from citykit.errors import CityError
 from citykit.ledger.contract import Json, JsonObject
 from citykit.ledger.port import Ledger, LedgerEvent, Position, Receipt, TransactionStatus
 from citykit.telemetry import BUS_HANDLE_SECONDS, LEDGER_SECONDS, span
+
+Doing = Callable[[str], AbstractContextManager[None]]
 
 
 class ObservedLedger:
@@ -69,17 +72,22 @@ class ObservedLedger:
         await self._ledger.close()
 
 
-def observed_subscription(subscription: Subscription) -> Subscription:
-    """The subscription, each of its batches in a span that links to the producers'."""
-    return replace(subscription, handler=_observed(subscription.group, subscription.handler))
+def observed_subscription(subscription: Subscription, doing: Doing) -> Subscription:
+    """The subscription, each of its batches in a span that links to the producers'.
+
+    Args:
+        doing: entered with a name for each batch, so that one that hangs is seen.
+    """
+    return replace(subscription, handler=_observed(subscription.group, subscription.handler, doing))
 
 
-def _observed(group: str, handler: Handler) -> Handler:
+def _observed(group: str, handler: Handler, doing: Doing) -> Handler:
     seconds = BUS_HANDLE_SECONDS.labels(group)
 
     async def handle(records: Sequence[Record]) -> None:
         traces = traceparents(records)
         with (
+            doing(f"{group}/{records[0].topic}"),
             seconds.time(),
             span("bus.handle", links=traces, group=group, topic=records[0].topic, records=len(records)),
         ):

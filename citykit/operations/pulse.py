@@ -26,7 +26,7 @@ class Pulse:
         self._stalled_s = stalled_s
         self._monotonic = monotonic
         self._beaten = monotonic()
-        self._acts: dict[str, float] = {}
+        self._acts: dict[object, tuple[str, float]] = {}
         self._ended: dict[str, str] = {}
 
     def keep(self, name: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
@@ -37,12 +37,13 @@ class Pulse:
 
     @contextlib.contextmanager
     def doing(self, name: str, limit_s: float) -> Iterator[None]:
-        """An act that is a problem while it takes longer than `limit_s`. A name is used once at a time."""
-        self._acts[name] = self._monotonic() + limit_s
+        """An act that is a problem while it takes longer than `limit_s`."""
+        act = object()
+        self._acts[act] = (name, self._monotonic() + limit_s)
         try:
             yield
         finally:
-            del self._acts[name]
+            del self._acts[act]
 
     async def beat(self) -> None:
         """Beats and measures how late each beat comes, for as long as the process runs."""
@@ -56,7 +57,7 @@ class Pulse:
         """What does not go on, and why; empty where everything does."""
         now = self._monotonic()
         found = dict(self._ended)
-        found |= {name: f"over its time by {now - end:.0f} s" for name, end in list(self._acts.items()) if now > end}
+        found |= {name: f"over its time by {now - end:.0f} s" for name, end in list(self._acts.values()) if now > end}
         still_s = now - self._beaten
         if still_s > self._stalled_s:
             found["event-loop"] = f"has not come round for {still_s:.0f} s"

@@ -8,7 +8,7 @@ import socket
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from sqlalchemy import MetaData, text
 from city.operations.v1 import operations_service_pb2 as pb
 from city.operations.v1.operations_service_pb2_grpc import OperationsServiceStub
 from citykit import telemetry
-from citykit.bus.port import Message
+from citykit.bus.port import Message, Record, Subscription
 from citykit.errors import EnvironmentFault, Unavailable
 from citykit.operations.health import SERVING, Health, Part
 from citykit.operations.http import own_port
@@ -128,6 +128,29 @@ async def test_a_job_that_never_returns_makes_the_process_not_alive(tmp_path: Pa
             return status == 503 and set(body["parts"]) == {"jobs/hangs"}
 
         await until(told, "the job is named")
+
+
+async def test_a_batch_that_is_never_done_makes_the_process_not_alive(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("citykit.run._BATCH_STUCK_S", 0.05)
+    port, go_on = free_port(), asyncio.Event()
+
+    async def hang(records: Sequence[Record]) -> None:
+        await go_on.wait()
+
+    def build(ctx: Context) -> Service:
+        return Service(ctx.name, subscriptions=(Subscription("reader", (READINGS,), hang),))
+
+    async with embedded_city(tmp_path, services=[], settings=settings(port), more={"reader": build}) as city:
+        await city.bus.publish([Message(READINGS, "k", b"x")])
+
+        async def told() -> bool:
+            status, body = await asked(port, "/livez")
+            return status == 503 and set(body["parts"]) == {f"reader/{READINGS}"}
+
+        await until(told, "the batch is named")
+        go_on.set()
 
 
 async def test_a_relay_outlives_what_it_does_not_know(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
