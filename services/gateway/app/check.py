@@ -108,9 +108,8 @@ def _write(folder: Path, bundle: bytes, trust: bytes) -> None:
 
 
 async def _bounded(process: asyncio.subprocess.Process) -> bytes:
-    pipe = cast(asyncio.StreamReader, process.stdout)
     output = b""
-    while chunk := await pipe.read(65_536):
+    while chunk := await _more(process):
         output += chunk
         if len(output) > OUTPUT_MAX:
             raise Unavailable("the verifier printed more than 1 MiB; run it yourself: " + COMMAND)
@@ -121,7 +120,13 @@ async def _end(process: asyncio.subprocess.Process) -> None:
     if process.returncode is None:
         with contextlib.suppress(ProcessLookupError):
             process.kill()
+        while await _more(process):
+            pass  # what it had printed already: only a pipe read to its end is closed
         await process.wait()
+
+
+async def _more(process: asyncio.subprocess.Process) -> bytes:
+    return await cast(asyncio.StreamReader, process.stdout).read(65_536)
 
 
 def _read(output: bytes, exit_code: int) -> Checked:
