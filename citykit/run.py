@@ -147,7 +147,7 @@ def keep_out_of_collections() -> None:
     """What the start made stays for as long as the process: the garbage collector need not walk it in every full round.
 
     A full round over a started city was measured to hold every call up for more than 100 ms. What comes later is looked at in larger steps: a
-    service under load makes thousands of objects that live for one batch, and steps of 700 took a tenth of its time.
+    service under load makes thousands of objects that live for one batch.
     """
     gc.collect()
     gc.freeze()
