@@ -17,9 +17,10 @@ import grpc
 
 from citykit.ledger.chaincode import package_label
 from citykit.ledger.chaincode.convention import invocation_arguments, parse_answer
+from citykit.testing.polling import until
 from infra.native import free_port
 from services.registry import contracts
-from tests.unit.ledger.fake_peer import FakePeer, Message, creator, until
+from tests.unit.ledger.fake_peer import FakePeer, Message, creator
 from tests.unit.ledger.tls_files import Authority
 
 START_S = 120.0
@@ -62,8 +63,12 @@ async def test_every_contract_is_served_until_sigterm_and_running_transactions_e
         assert {name: peer.package_id for name, peer in peers.items()} == {
             name: place["chaincode_id"] for name, place in places.items()
         }
-        metrics = (await asyncio.to_thread(read, f"http://127.0.0.1:{operations}/metrics")).splitlines()
-        assert 'city_chaincode_peers{contract="anchors"} 1.0' in metrics
+
+        async def counted() -> bool:
+            metrics = (await asyncio.to_thread(read, f"http://127.0.0.1:{operations}/metrics")).splitlines()
+            return 'city_chaincode_peers{contract="anchors"} 1.0' in metrics
+
+        await until(counted, "the peer is counted once its READY has come")
         await ends_what_runs(peers["anchors"], served)
         for peer in peers.values():
             assert await peer.ended() is grpc.StatusCode.OK
@@ -76,7 +81,7 @@ async def ends_what_runs(peer: FakePeer, served: asyncio.subprocess.Process) -> 
     peer.script = lambda request: held.append(request) if request.type == Message.GET_STATE else NotImplemented
     call = invocation_arguments("head", {"origin": "log"})
     running = asyncio.create_task(peer.invoke(*call, identity=creator("notary")))
-    await until(lambda: len(held) == 1)
+    await until(lambda: len(held) == 1, "the transaction runs")
     served.send_signal(signal.SIGTERM)
     async with asyncio.timeout(START_S):
         while (await peer.invoke(b"any")).status != 503:

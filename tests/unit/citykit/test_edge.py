@@ -156,7 +156,8 @@ async def test_a_handler_may_end_a_call_itself(tmp_path: Path) -> None:
 
 def test_who_cannot_be_reached_is_told_without_addresses() -> None:
     told = "failed to connect to all addresses; last error: UNKNOWN: ipv4:127.0.0.1:21967: Connection refused"
-    refused = grpc.aio.AioRpcError(grpc.StatusCode.UNAVAILABLE, grpc.aio.Metadata(), grpc.aio.Metadata(), told)
+    empty = grpc.aio.Metadata()
+    refused = grpc.aio.AioRpcError(grpc.StatusCode.UNAVAILABLE, empty, empty, told, None)
     found = city_error(refused)
     expected = "a service of the city cannot be reached just now; try again in a moment"
     assert (type(found), found.message) == (errors.Unavailable, expected)
