@@ -66,15 +66,21 @@ async def paid_city(
                     await channel.close(None)
 
 
+def purse(town: ParkingCity, who: str) -> Any:
+    """A resident's client of payments."""
+    place = f"payments/{who}"
+    if place not in town.channels:
+        token = town.city.token(role="resident", subject=who, audience="payments")
+        town.channels[place] = town.city.dial("payments", token)
+    return PaymentsServiceStub(town.channels[place])
+
+
 async def mandate(town: ParkingCity, who: str) -> str:
     """What a resident allows parking to charge."""
-    channel = town.city.dial("payments", town.city.token(role="resident", subject=who, audience="payments"))
-    town.channels[f"payments/{who}"] = channel
     request = payments.CreateMandateRequest(
         request_id=f"mandate-{who}", payee="parking", limit_minor=10_000, currency="GBP", payment_method="pm_1", lifetime_s=86_400,
     )  # fmt: skip
-    stub: Any = PaymentsServiceStub(channel)
-    return str((await stub.CreateMandate(request)).mandate)
+    return str((await purse(town, who).CreateMandate(request)).mandate)
 
 
 async def test_a_session_is_paid_and_proven(tmp_path: Path) -> None:

@@ -15,7 +15,6 @@ from city.identity.v1 import identity_service_pb2 as identity
 from city.identity.v1.identity_service_pb2_grpc import IdentityServiceStub
 from city.metering.v1 import metering_service_pb2 as metering
 from city.payments.v1 import payments_service_pb2 as payments
-from city.payments.v1.payments_service_pb2_grpc import PaymentsServiceStub
 from citykit.bus.port import Bus
 from citykit.settings import MeteringSettings
 from citykit.store.places import reading
@@ -25,7 +24,7 @@ from services.testing import START
 from tests.system.identity_city import voucher
 from tests.system.metering_city import NOVEMBER, MeteringCity, Registry, device
 from tests.system.parking_city import HOUR, NINE, ParkingCity
-from tests.system.test_parking_paid import mandate, paid_city
+from tests.system.test_parking_paid import mandate, paid_city, purse
 from tests.unit.metering.onramp import Device
 from tools.crash_checks import Acknowledged, violations
 
@@ -35,8 +34,7 @@ PATIENT = MeteringSettings(estimate_after_h=34 * 24)
 """A slot of the first day is estimated at nine on the eighth of November, no other."""
 OF_THE_RUN = {
     "salt", "seed", "root", "commitment", "ledger_transaction", "fingerprint", "number", "set_number", "at", "made_at", "created_at",
-    "prefix", "topic", "partition", "position", "receipt_json", "public_key", "kid",
-    "tries",
+    "prefix", "topic", "partition", "position", "receipt_json", "public_key", "kid", "tries",
 }  # fmt: skip
 """Columns whose content is random, of the wall clock, or a matter of order or of how often one had to ask."""
 NOT_COMPARED = {"kit_version", "schema_version", "outbox", "request_ids", "processed_events", "kit_writer", "anchors"}
@@ -85,9 +83,7 @@ async def _month(town: ParkingCity) -> None:
     await homes.bill()
     owner = homes.stub("resident", "home-1")
     [bill] = (await owner.ListBills(metering.ListBillsRequest())).bills
-    await PaymentsServiceStub(_paying(town, "ada")).PayBill(
-        payments.PayBillRequest(request_id="pay", bill=bill.id, payment_method="pm_1")
-    )
+    await purse(town, "ada").PayBill(payments.PayBillRequest(request_id="pay", bill=bill.id, payment_method="pm_1"))
 
     async def shown() -> bool:
         return bool((await owner.GetBill(metering.GetBillRequest(bill=bill.id))).bill.paid)
@@ -95,12 +91,6 @@ async def _month(town: ParkingCity) -> None:
     await until(shown, "the bill is shown as paid")
     for channel in homes.channels:
         await channel.close(None)
-
-
-def _paying(town: ParkingCity, who: str) -> Any:
-    channel = town.city.dial("payments", town.city.token(role="resident", subject=who, audience="payments"))
-    town.channels[f"bills/{who}"] = channel
-    return channel
 
 
 async def _morning(town: ParkingCity) -> None:

@@ -16,7 +16,9 @@ async def test_on_unruly_kafka_it_comes_to_the_same(one_broker: Brokers, tmp_pat
     make_topics(settings, TOPICS)
     kafka = await open_kafka_bus(TOPICS, settings)
     try:
-        found = await lived(tmp_path / "kafka", lambda _: UnrulyBus(kafka, seed=6))
+        unruly = UnrulyBus(kafka, seed=6)
+        found = await lived(tmp_path / "kafka", lambda _: unruly)
     finally:
         await kafka.close()
+    assert all(unruly.troubles[kind] for kind in ("twice", "late", "overtaken", "again")), unruly.troubles
     assert found == await lived(tmp_path / "embedded")
