@@ -16,6 +16,7 @@ from pathlib import Path
 
 from citykit.bus.kafka import open_kafka_bus
 from citykit.bus.topics import TOPICS
+from citykit.loop import run_to_end
 from citykit.run import Process, World
 from citykit.settings import for_service, read_settings
 from citykit.store.postgres import open_postgres
@@ -50,7 +51,7 @@ def _figure(name: str, load: Load, floor: int, aim: int) -> Figure:
         settings = {**start(wanted, supervisor, lambda line: None), "CITY_KAFKA_CLIENT": "confluent-kafka"}
         drained: list[float] = []
         try:
-            rate = asyncio.run(ingest(load, partial(_placed, settings), partial(_drain, drained)))
+            rate = run_to_end(ingest(load, partial(_placed, settings), partial(_drain, drained)))
         finally:
             supervisor.stop()
     where = (

@@ -12,6 +12,7 @@ from typing import Any
 
 from citykit import telemetry
 from citykit.errors import EnvironmentFault
+from citykit.loop import run_to_end
 from citykit.settings import CitySettings, read_settings, settings_file
 from citykit.state import locked
 from infra.supervisor import processes
@@ -72,7 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
             log_settings = replace(log_settings, log_level="WARNING")
         telemetry.configure(log_settings, "city")
         try:
-            asyncio.run(_run(arguments, settings, real, bars, summary))
+            run_to_end(_run(arguments, settings, real, bars, summary))
         finally:
             if arguments.summary:
                 write_summary(summary, arguments.summary)

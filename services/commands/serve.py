@@ -18,6 +18,7 @@ from citykit import telemetry
 from citykit.clock import Clock, RealClock
 from citykit.errors import SettingsError
 from citykit.ids import system_randomness
+from citykit.loop import run_to_end
 from citykit.run import Process, keep_out_of_collections, running
 from citykit.settings import CitySettings, read_settings, settings_file
 from citykit.shared_clock import FollowedClock
@@ -79,7 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
     """
     settings = settings_of(arguments.settings)
     telemetry.configure(settings.telemetry, arguments.service, ids=True)
-    asyncio.run(_run(arguments, settings))
+    run_to_end(_run(arguments, settings))
     return 0
 
 

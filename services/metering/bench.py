@@ -26,6 +26,7 @@ from city.metering.v1.metering_service_pb2_grpc import MeteringServiceStub
 from citykit.clock import ReplayClock
 from citykit.errors import NotFound
 from citykit.ids import seeded_randomness
+from citykit.loop import run_to_end
 from citykit.package import NO_PREVIOUS, Ed25519Signer, Reading, package_hash, sign_package
 from citykit.run import Build, Process, World, keep_out_of_collections, running
 from citykit.service import Context, Service, Servicer
@@ -62,24 +63,24 @@ SINGLE = Load(devices=100, packages=400, readings=1, batch=256)
 
 def readings_batched() -> Figure:
     """Readings a second with 100 readings under each signature."""
-    rate = asyncio.run(ingest(BATCHED))
+    rate = run_to_end(ingest(BATCHED))
     return measured("readings-100-a-signature", rate, "readings/s", 20_000, 40_000, how(BATCHED, _EMBEDDED))
 
 
 def readings_single() -> Figure:
     """Readings a second with one reading under each signature."""
-    rate = asyncio.run(ingest(SINGLE))
+    rate = run_to_end(ingest(SINGLE))
     return measured("readings-1-a-signature", rate, "readings/s", 5_000, 8_000, how(SINGLE, _EMBEDDED))
 
 
 def aggregate_10000() -> Figure:
     """Daily sums over 10,000 readings of one meter."""
-    return asyncio.run(_aggregate(10_000, 100, 30))
+    return run_to_end(_aggregate(10_000, 100, 30))
 
 
 def aggregate_100000() -> Figure:
     """Load of the city over 100,000 readings: 100 meters, 1,000 slots."""
-    return asyncio.run(_aggregate(100_000, 300, 100))
+    return run_to_end(_aggregate(100_000, 300, 100))
 
 
 BENCHES = (readings_batched, readings_single, aggregate_10000, aggregate_100000)
@@ -287,7 +288,7 @@ def measured(name: str, value: float, unit: str, floor: int, aim: int, how: str)
 
 if __name__ == "__main__":
     if len(sys.argv) > 1:
-        asyncio.run(_client(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])))
+        run_to_end(_client(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])))
     else:
         for bench in BENCHES:
             print(json.dumps(bench()))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import tempfile
 import time
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from citykit.bus.port import Record
+from citykit.loop import run_to_end
 from citykit.merkle import inclusion_proof, root_from_inclusion
 from citykit.merkle import leaf_hash as hash_of
 from citykit.merkle_log import MerkleLog
@@ -32,7 +32,7 @@ _SEED_STEP = 7_919
 
 def integrated_entries() -> Figure:
     """Records of the bus to committed entries: index, tiles and size durable, each batch before the next."""
-    rate = asyncio.run(_integrate())
+    rate = run_to_end(_integrate())
     return {
         "name": "log-entries-integrated",
         "value": round(rate),
@@ -91,7 +91,7 @@ def _proof_s(log: MerkleLog, index: int, root: bytes) -> float:
 
 def anchored_million() -> Figure:
     """Ledger transactions while a million events of all topics come in and are anchored, each two seconds."""
-    transactions, took_s = asyncio.run(_anchored())
+    transactions, took_s = run_to_end(_anchored())
     return {
         "name": "anchors-of-a-million",
         "value": round(2 * transactions / took_s, 2),

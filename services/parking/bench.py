@@ -35,6 +35,7 @@ from citykit.access import mint, signing_key
 from citykit.clock import ReplayClock
 from citykit.ids import seeded_randomness
 from citykit.keys import derive_key
+from citykit.loop import run_to_end
 from citykit.package import NO_PREVIOUS, OCCUPIED, Ed25519Signer, Es256Signer, Reading, sign_package
 from citykit.run import Process, keep_out_of_collections, running
 from citykit.service import Context, Service, Servicer
@@ -75,7 +76,7 @@ RUSH = Rush()
 
 def reservations() -> Figure:
     """The 99th percentile of an attempt to hold a bay, of callers in another process on the same cores."""
-    found = asyncio.run(rush(RUSH))
+    found = run_to_end(rush(RUSH))
     how = (
         f"{RUSH.attempts:,} attempts on {RUSH.lots * RUSH.bays:,} bays in {RUSH.lots} lots, spans of 1 to 4 hours within 12, from"
         f" {RUSH.callers} closed-loop callers in another process over gRPC on the same cores; a hold is durable (SQLite,"
@@ -115,7 +116,7 @@ def _document(signer: Es256Signer, number: int) -> str:
 
 def advice_500_lots() -> Figure:
     """The 99th percentile of an answer to where to park, of 500 lots in reach of the walk."""
-    found = asyncio.run(questions(ASKED))
+    found = run_to_end(questions(ASKED))
     how = (
         f"{ASKED:,} questions one after the other from another process over gRPC on the same cores; {LOTS_ASKED} lots within 15 minutes on"
         f" foot, each with a sensor that counted, a forecast, 20 reservable bays and {EVENTS} events in the calendar; city time runs, so"
@@ -424,9 +425,9 @@ def _figure(name: str, value: float, floor: int, aim: int, how: str) -> Figure:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["advice"]:
-        asyncio.run(_ask(sys.argv[2], int(sys.argv[3])))
+        run_to_end(_ask(sys.argv[2], int(sys.argv[3])))
     elif len(sys.argv) > 1:
-        asyncio.run(_client(sys.argv[1], Path(sys.argv[2]), *map(int, sys.argv[3:])))
+        run_to_end(_client(sys.argv[1], Path(sys.argv[2]), *map(int, sys.argv[3:])))
     else:
         for bench in BENCHES:
             print(json.dumps(bench()))

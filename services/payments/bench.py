@@ -25,6 +25,7 @@ from citykit.access import ServiceTokens, bearer_interceptors_of
 from citykit.clock import ReplayClock
 from citykit.ids import seeded_randomness
 from citykit.keys import service_token_seed
+from citykit.loop import run_to_end
 from citykit.run import Process, running
 from citykit.settings import CitySettings
 from citykit.state import socket_path
@@ -64,7 +65,7 @@ BENCHES = (payments_batches, payments_single)
 
 
 def _figure(name: str, load: Load, floor: int, aim: int) -> Figure:
-    rate = asyncio.run(_measured(load))
+    rate = run_to_end(_measured(load))
     how = (
         f"{load.requests:,} requests of {load.linked} linked transfers between {ACCOUNTS:,} accounts under balance rules, from"
         f" {load.callers} callers in another process over gRPC on the same cores, each waiting for its answer; checked, posted,"
@@ -160,7 +161,7 @@ async def _caller(stub: Any, requests: Sequence[pb.CreateTransfersRequest]) -> N
 
 if __name__ == "__main__":
     if len(sys.argv) > 1:
-        asyncio.run(_client(sys.argv[1], sys.stdin.read(), Load(*map(int, sys.argv[2:5]))))
+        run_to_end(_client(sys.argv[1], sys.stdin.read(), Load(*map(int, sys.argv[2:5]))))
     else:
         for bench in BENCHES:
             print(json.dumps(bench()))
