@@ -16,7 +16,7 @@ export PARTS BROKERS LEDGER FAST
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 BIN := .venv/bin
-SOURCES := citykit services simulation verifier infra tools tests
+SOURCES := citykit services simulation verifier infra operators tools tests
 DOMAIN := services/*/domain.py,services/*/domain/*,services/*/contract.py
 
 define install

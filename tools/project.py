@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-CODE = ("citykit", "services", "simulation", "verifier", "infra", "tools")
+CODE = ("citykit", "services", "simulation", "verifier", "infra", "operators", "tools")
 SOURCES = (*CODE, "tests")
 
 
