@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import date
 from hashlib import blake2b, sha256
 from zoneinfo import ZoneInfo
 
@@ -73,14 +74,22 @@ class Neighbourhood:
 
     Args:
         series: the measured home; None for a city that is synthetic throughout.
+        begins: first day of its meters; from `live` on they send one reading a package.
     """
 
-    def __init__(self, seed: int, series: HalfHours | None, meters: int = METERS) -> None:
+    def __init__(
+        self,
+        seed: int,
+        series: HalfHours | None,
+        meters: int = METERS,
+        begins: date = CONTRACTS_BEGIN,
+        live: date = DEMO_BEGINS,
+    ) -> None:
         self.seed = seed
         self.zone = ZONE
         self.synthetic = series is None
-        self.start = midnight(CONTRACTS_BEGIN, ZONE)
-        self.live_from = midnight(DEMO_BEGINS, ZONE)
+        self.start = midnight(begins, ZONE)
+        self.live_from = midnight(live, ZONE)
         self.meters = [self._meter(number, series) for number in range(1, meters + 1)]
         self.sources = [] if series is None else [_source(year) for year in YEARS]
         self._manufacturer = Ed25519Signer.from_seed(

@@ -148,7 +148,8 @@ def _device(row: DeviceRow) -> Device:
 def _row(device: identity.Device) -> DeviceRow:
     keys = tuple(Key(k.from_sequence, k.public_key, k.algorithm, k.transaction) for k in device.keys)
     last = device.last_sequence if device.HasField("revoked_at") else None
-    return DeviceRow(device.id, device.registered_at.seconds, last, keys)
+    begins = device.in_service_from if device.HasField("in_service_from") else device.registered_at
+    return DeviceRow(device.id, begins.seconds, last, keys)
 
 
 def _device_of(record: Record) -> str:

@@ -83,12 +83,14 @@ class Bootstrap:
         neighbourhood: Neighbourhood,
         car_parks: CarParks,
         logins: Path,
+        contracts_from: str = CONTRACT_START,
     ) -> None:
         self._parking = ParkingBootstrap(dial, neighbourhood, car_parks)
         self._identity = IdentityServiceStub(dial("identity"))
         self._metering = MeteringServiceStub(dial("metering"))
         self._neighbourhood = neighbourhood
         self._logins = logins
+        self._contracts_from = contracts_from
 
     async def run(self) -> None:
         await self._people()
@@ -119,9 +121,9 @@ class Bootstrap:
         ]
         for start in range(0, len(vouchers), _BATCH):
             batch = vouchers[start : start + _BATCH]
-            await self._identity.RegisterDevices(
-                identity.RegisterDevicesRequest(request_id=f"demo-devices-{start}", vouchers=batch)
-            )
+            request = identity.RegisterDevicesRequest(request_id=f"demo-devices-{start}", vouchers=batch)
+            request.in_service_from.seconds = self._neighbourhood.start
+            await self._identity.RegisterDevices(request)
 
     async def _meter_points(self) -> None:
         points = [
@@ -143,7 +145,7 @@ class Bootstrap:
                 meter_point=meter.meter_point,
                 subject=await self._subject(meter.resident, meter.meter_point),
                 tariff=str(TARIFF["id"]),
-                from_date=CONTRACT_START,
+                from_date=self._contracts_from,
             )
             await self._metering.CreateContract(
                 metering.CreateContractRequest(request_id=f"demo-contract-{meter.meter_point}", contract=contract)

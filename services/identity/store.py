@@ -33,6 +33,7 @@ DEVICES = Table(
     Column("manufacturer", String, nullable=False),
     Column("voucher", String),
     Column("registered_at", BigInteger, nullable=False),
+    Column("in_service_from", BigInteger),
     Column("revoked_at", BigInteger),
     Column("last_sequence", BigInteger),
     Column("revoked_reason", String),

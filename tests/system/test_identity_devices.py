@@ -63,6 +63,22 @@ async def test_vouched_devices_are_registered_in_one_transaction(tmp_path: Path)
         assert found.device == answer.devices[1]
 
 
+async def test_devices_may_bring_a_history(tmp_path: Path) -> None:
+    async with identity_city(tmp_path, services=("identity",)) as city:
+        request = pb.RegisterDevicesRequest(request_id="r", vouchers=[voucher("meter-1")])
+        for wrong in (START + 1, START - 401 * 86_400):
+            request.in_service_from.seconds = wrong
+            error = await refusal(city.service().RegisterDevices(request))
+            assert (error.reason, error.field) == ("bad-time", "in_service_from")
+        request.in_service_from.seconds = START - 400 * 86_400
+        answer = await city.service().RegisterDevices(request)
+        [device] = answer.devices
+        assert (device.in_service_from.seconds, device.registered_at.seconds) == (START - 400 * 86_400, START)
+        evidence = await city.city.ledger.evidence(answer.transaction)
+        [entry] = evidence["envelope"]["transaction"]["args"]["devices"]
+        assert entry["from_time"] == "2015-08-30T23:00:00Z"
+
+
 async def test_each_registration_is_told_with_a_commitment_that_opens(tmp_path: Path) -> None:
     async with identity_city(tmp_path) as city:
         answer = await city.register("meter-1")

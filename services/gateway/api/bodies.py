@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import date
+from datetime import date, datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StringConstraints
@@ -82,6 +82,10 @@ class Voucher(In):
 
 class NewDevices(In):
     vouchers: list[Voucher] = Field(min_length=1, max_length=1_000, description="All are registered, or none.")
+    in_service_from: datetime | None = Field(
+        default=None,
+        description="Where they bring readings from before: since when they measure, at most 400 days ago.",
+    )
 
 
 class Revocation(In):

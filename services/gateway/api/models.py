@@ -208,6 +208,7 @@ class Device(Out):
     model: str
     keys: list[DeviceKey]
     registered_at: datetime | None = None
+    in_service_from: datetime | None = Field(default=None, description="Readings from here on count.")
     revoked_at: datetime | None = None
     last_sequence: int
     revoked_reason: str

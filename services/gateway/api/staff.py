@@ -22,6 +22,7 @@ from services.gateway.api.parameters import (
     Purpose,
     RequestId,
     Token,
+    timestamp,
 )
 from services.gateway.api.resident import person_view
 from services.gateway.app.calls import LONG_DEADLINE_S
@@ -140,7 +141,8 @@ async def register_devices(
         )
         for item in new.vouchers
     ]
-    request = identity.RegisterDevicesRequest(request_id=request_id, vouchers=vouchers)
+    begins = timestamp(new.in_service_from, "body.in_service_from") if new.in_service_from else None
+    request = identity.RegisterDevicesRequest(request_id=request_id, vouchers=vouchers, in_service_from=begins)
     return models.view(models.RegisteredDevices, await here.calls.ask("identity", "RegisterDevices", request, token))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 from google.protobuf.message import Message
@@ -23,6 +24,7 @@ from services.identity.app.pages import page_of
 from services.identity.app.vouchers import Vouched, checked, manufacturers_of
 from services.identity.domain.devices import (
     DEVICES_MAX,
+    require_begin,
     require_device,
     require_key,
     require_sequence,
@@ -54,7 +56,7 @@ class Devices:
         """All or none, in one ledger transaction. Devices that are registered with these very vouchers are answered as they are.
 
         Raises:
-            InvalidArgument: a voucher that is malformed or not signed by a trusted manufacturer.
+            InvalidArgument: a voucher that is malformed or not signed by a trusted manufacturer; in service from the future, or too long ago.
             ContractRefused: a device is registered with another voucher.
         """
         once = asked(self._key, request)
@@ -65,7 +67,8 @@ class Devices:
         if found:
             return pb.RegisterDevicesResponse(devices=found, transaction=found[0].keys[0].transaction)
         now = unix(self._ctx.clock)
-        entries = [_entry(one, now) for one in vouched]
+        begins = require_begin(request.in_service_from.seconds if request.HasField("in_service_from") else now, now)
+        entries = [_entry(one, begins) for one in vouched]
         details = {"devices": [{"model": one.voucher.model, "manufacturer": one.manufacturer} for one in vouched]}
         answer = await self._decisions.decide(Intent(once, "register_many", {"devices": entries}, details, now))
         return pb.RegisterDevicesResponse.FromString(answer)
@@ -138,7 +141,10 @@ class Devices:
     def _registered(self, unit: Unit, intent: Intent, transaction: str) -> bytes:
         entries = intent.arguments["devices"]
         for entry, details in zip(entries, intent.details["devices"], strict=True):
-            row = {"id": entry["device"], "voucher": entry["voucher"], "registered_at": intent.at, **details}
+            begins = int(datetime.fromisoformat(entry["from_time"]).timestamp())
+            row = {
+                "id": entry["device"], "voucher": entry["voucher"], "registered_at": intent.at, "in_service_from": begins, **details,
+            }  # fmt: skip
             unit.execute(insert(tables.DEVICES).values(row))
             event = events_pb2.DeviceRegistered(**_save_key(unit, entry, transaction))
             publish_device_fact(unit, self._ctx.randomness, entry["device"], event, intent.at)
@@ -159,10 +165,10 @@ class Devices:
         return _bytes(pb.RevokeDeviceResponse(device=_read(unit.connection, [device])[0]))
 
 
-def _entry(one: Vouched, now: int) -> dict[str, Any]:
+def _entry(one: Vouched, begins: int) -> dict[str, Any]:
     voucher = one.voucher
     return {
-        "algorithm": voucher.algorithm, "device": voucher.device, "from_sequence": 1, "from_time": iso(now),
+        "algorithm": voucher.algorithm, "device": voucher.device, "from_sequence": 1, "from_time": iso(begins),
         "key": voucher.key.hex(), "voucher": one.digest,
     }  # fmt: skip
 
@@ -195,6 +201,7 @@ def _message(row: Any, keys: Sequence[Any]) -> pb.Device:
     reason, last = row.revoked_reason or "", row.last_sequence or 0
     message = pb.Device(id=row.id, model=row.model, revoked_reason=reason, last_sequence=last)
     message.registered_at.seconds = row.registered_at
+    message.in_service_from.seconds = row.registered_at if row.in_service_from is None else row.in_service_from
     if row.revoked_at is not None:
         message.revoked_at.seconds = row.revoked_at
     for key in keys:

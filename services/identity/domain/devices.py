@@ -11,6 +11,9 @@ from services.identity.domain.errors import IdentityError
 
 DEVICES_MAX = 1_000
 """Devices in one registration."""
+HISTORY_DAYS = 400
+"""A year and the month that is being billed."""
+_DAY_S = 86_400
 KEYS_MAX = 100
 """Keys one device may have had."""
 SEQUENCE_MAX = 2**53 - 1
@@ -127,6 +130,21 @@ def _require_entry(entry: State) -> None:
     if not isinstance(entry["voucher"], str) or not _DIGEST.fullmatch(entry["voucher"]):
         raise IdentityError("bad-voucher", f"{device}: the voucher is named by its SHA-256 in hex", "vouchers")
     require_time(entry["from_time"], "from_time")
+
+
+def require_begin(begins: int, now: int) -> int:
+    """Since when a device that is registered now measures, in Unix seconds.
+
+    Raises:
+        IdentityError: in the future, or longer ago than `HISTORY_DAYS`.
+    """
+    if not now - HISTORY_DAYS * _DAY_S <= begins <= now:
+        raise IdentityError(
+            "bad-time",
+            f"a device brings readings from at most {HISTORY_DAYS} days before its registration, and from no later than now",
+            "in_service_from",
+        )
+    return begins
 
 
 def require_time(text: Any, field: str) -> str:

@@ -31,6 +31,7 @@ class Device(google.protobuf.message.Message):
     REVOKED_AT_FIELD_NUMBER: builtins.int
     LAST_SEQUENCE_FIELD_NUMBER: builtins.int
     REVOKED_REASON_FIELD_NUMBER: builtins.int
+    IN_SERVICE_FROM_FIELD_NUMBER: builtins.int
     id: builtins.str
     model: builtins.str
     last_sequence: builtins.int
@@ -46,6 +47,10 @@ class Device(google.protobuf.message.Message):
     def revoked_at(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """Unset while the device is in service."""
 
+    @property
+    def in_service_from(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """Readings from here on count; registered_at unless the registration said otherwise."""
+
     def __init__(
         self,
         *,
@@ -56,9 +61,10 @@ class Device(google.protobuf.message.Message):
         revoked_at: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         last_sequence: builtins.int = ...,
         revoked_reason: builtins.str = ...,
+        in_service_from: google.protobuf.timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["registered_at", b"registered_at", "revoked_at", b"revoked_at"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["id", b"id", "keys", b"keys", "last_sequence", b"last_sequence", "model", b"model", "registered_at", b"registered_at", "revoked_at", b"revoked_at", "revoked_reason", b"revoked_reason"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["in_service_from", b"in_service_from", "registered_at", b"registered_at", "revoked_at", b"revoked_at"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["id", b"id", "in_service_from", b"in_service_from", "keys", b"keys", "last_sequence", b"last_sequence", "model", b"model", "registered_at", b"registered_at", "revoked_at", b"revoked_at", "revoked_reason", b"revoked_reason"]) -> None: ...
 
 Global___Device: typing_extensions.TypeAlias = Device
 
@@ -95,18 +101,25 @@ class RegisterDevicesRequest(google.protobuf.message.Message):
 
     REQUEST_ID_FIELD_NUMBER: builtins.int
     VOUCHERS_FIELD_NUMBER: builtins.int
+    IN_SERVICE_FROM_FIELD_NUMBER: builtins.int
     request_id: builtins.str
     @property
     def vouchers(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Voucher]:
         """At most 1,000. Each is the canonical JSON of a voucher and the manufacturer's signature."""
+
+    @property
+    def in_service_from(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """Since when the devices measure, where they bring readings from before their registration: at most 400 days ago. Unset: from now on."""
 
     def __init__(
         self,
         *,
         request_id: builtins.str = ...,
         vouchers: collections.abc.Iterable[Global___Voucher] | None = ...,
+        in_service_from: google.protobuf.timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["request_id", b"request_id", "vouchers", b"vouchers"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["in_service_from", b"in_service_from"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["in_service_from", b"in_service_from", "request_id", b"request_id", "vouchers", b"vouchers"]) -> None: ...
 
 Global___RegisterDevicesRequest: typing_extensions.TypeAlias = RegisterDevicesRequest
 
