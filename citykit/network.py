@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -28,6 +29,27 @@ OPTIONS = (
 )
 _RECONNECT = (("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 1_000))
 """A service that was killed is back within seconds; waiting longer than it takes helps nobody."""
+_TARGET = re.compile(r"(dns|ipv4|ipv6):")
+"""How a name begins that stands for several addresses (gRPC's name syntax)."""
+_LOOK_UP = (("grpc.dns_min_time_between_resolutions_ms", 1_000),)
+"""gRPC's own 30 s are longer than a pod takes to be replaced."""
+_PING_MS, _PING_ANSWER_MS = 30_000, 10_000
+"""A machine that vanished closes no connection; only silence tells."""
+_ALIVE = (("grpc.keepalive_time_ms", _PING_MS), ("grpc.keepalive_timeout_ms", _PING_ANSWER_MS))
+_PINGED = (("grpc.http2.min_ping_interval_without_data_ms", _PING_MS // 3),)
+"""What a server bears of its callers; by itself it ends a connection that pings more often than each five minutes."""
+
+
+def server_options(settings: ServicesSettings) -> tuple[tuple[str, int], ...]:
+    """gRPC options of a server. With a connection age, callers connect anew from time to time and so spread over new replicas."""
+    options = (*OPTIONS, *_PINGED, ("grpc.so_reuseport", 0))
+    if not settings.connection_age_s:
+        return options
+    aged = (
+        ("grpc.max_connection_age_ms", settings.connection_age_s),
+        ("grpc.max_connection_age_grace_ms", settings.connection_grace_s),
+    )
+    return (*options, *((name, max(1, round(1_000 * seconds))) for name, seconds in aged))
 
 
 class Network(Protocol):
@@ -69,15 +91,25 @@ class TlsNetwork:
     """Each service at an address of its own; both sides show certificates.
 
     Args:
-        addresses: service to `host:port`.
+        addresses: service to `host:port`, or to a name of several addresses (`dns:///host:port`), over which calls are spread.
         certificates: the folder of a name's certificate.
         callers: names besides the services' that may call.
+        listen: `host:port` to serve at; empty: the service's own address.
+        wait: whether calls to such names wait, within their time limits, while nobody is there.
     """
 
     def __init__(
-        self, addresses: Mapping[str, str], certificates: Callable[[str], Path], callers: Collection[str] = ()
+        self,
+        addresses: Mapping[str, str],
+        certificates: Callable[[str], Path],
+        callers: Collection[str] = (),
+        listen: str = "",
+        *,
+        wait: bool = False,
     ) -> None:
         self._addresses = addresses
+        self._listen = listen
+        self._balanced = (*_LOOK_UP, ("grpc.service_config", _service_config(wait=wait)))
         self._certificates = certificates
         self._known = frozenset((*addresses, *callers))
         self._folders: dict[str, CertificateFolder] = {}
@@ -87,18 +119,25 @@ class TlsNetwork:
 
     def listen(self, server: grpc.aio.Server, services: Collection[str]) -> None:
         for service in services:
-            address = self.address(service)
+            address = self._listen or self.address(service)
+            if _TARGET.match(address):
+                raise SettingsError(
+                    f"{service} cannot listen at {address}, which is where others look for it;"
+                    " set CITY_SERVICES_LISTEN to a host:port of this machine, such as 0.0.0.0:50051",
+                    field="CITY_SERVICES_LISTEN",
+                )
             try:
                 server.add_secure_port(address, self._folder(service).server_credentials())
             except RuntimeError as error:
                 raise EnvironmentFault(
                     f"{service} cannot listen at {address}; another process may do so already."
-                    " Stop it, or change CITY_SERVICES_ADDRESSES"
+                    " Stop it, or change CITY_SERVICES_LISTEN or CITY_SERVICES_ADDRESSES"
                 ) from error
 
     def channel(self, caller: str, service: str, interceptors: Sequence[Any] = ()) -> grpc.aio.Channel:
         folder, address = self._folder(caller), self.address(service)
-        options = (*OPTIONS, *_RECONNECT, ("grpc.ssl_target_name_override", service))
+        balanced = self._balanced if _TARGET.match(address) else ()
+        options = (*OPTIONS, *_RECONNECT, *_ALIVE, *balanced, ("grpc.ssl_target_name_override", service))
 
         def connect(found: Certificate) -> grpc.aio.Channel:
             credentials = channel_credentials(found)
@@ -107,7 +146,7 @@ class TlsNetwork:
         return RenewingChannel(connect, folder.fresh)
 
     def address(self, service: str) -> str:
-        """`host:port`.
+        """Where a service is called: `host:port` or a name of several.
 
         Raises:
             SettingsError: the service has none.
@@ -142,11 +181,34 @@ def tls_network(settings: ServicesSettings) -> TlsNetwork:
         read_addresses(settings.addresses),
         lambda name: Path(settings.certificates.replace("{service}", name)),
         callers,
+        read_listen(settings.listen),
+        wait=bool(settings.wait),
     )
 
 
+def _service_config(*, wait: bool) -> str:
+    """How calls to a name of several addresses go: to each in turn (gRPC's service config)."""
+    every = {"name": [{}], "waitForReady": True}
+    return json.dumps({"loadBalancingConfig": [{"round_robin": {}}], "methodConfig": [every] if wait else []})
+
+
+def read_listen(text: str) -> str:
+    """`host:port`, or nothing.
+
+    Raises:
+        SettingsError: of another form.
+    """
+    host, _, port = text.rpartition(":")
+    if text and (not host or _TARGET.match(text) or not port.isdigit()):
+        raise SettingsError(
+            f"CITY_SERVICES_LISTEN must be host:port of this machine, such as 0.0.0.0:50051, not {text!r}",
+            field="CITY_SERVICES_LISTEN",
+        )
+    return text
+
+
 def read_addresses(text: str) -> dict[str, str]:
-    """`identity=host:port,...` as a mapping.
+    """`identity=host:port,notary=dns:///host:port,...` as a mapping.
 
     Raises:
         SettingsError: an entry of another form.
@@ -157,7 +219,7 @@ def read_addresses(text: str) -> dict[str, str]:
         host, _, port = address.rpartition(":")
         if not (name and host and port.isdigit()):
             raise SettingsError(
-                f"{entry!r} in CITY_SERVICES_ADDRESSES is not of the form name=host:port",
+                f"{entry!r} in CITY_SERVICES_ADDRESSES is not of the form name=host:port or name=dns:///host:port",
                 field="CITY_SERVICES_ADDRESSES",
             )
         found[name] = address

@@ -33,7 +33,7 @@ from citykit.errors import CityError
 from citykit.ids import Randomness
 from citykit.keys import derive_key, service_token_seed
 from citykit.ledger.port import Ledger
-from citykit.network import OPTIONS, Network
+from citykit.network import Network, server_options
 from citykit.operations.observed import ObservedLedger, observed_subscription
 from citykit.operations.pulse import Pulse
 from citykit.operations.serving import Operations, Watched, serve_operations
@@ -210,10 +210,7 @@ def _server(world: World, process: Process, operations: Operations) -> grpc.aio.
     keys = KeySource(partial(process.dial, caller))
     services_key = ServiceTokens(service_token_seed(world.root_key), caller).public_key
     verifier = TokenVerifier(world.settings, keys, services_key)
-    server = grpc.aio.server(
-        options=(*OPTIONS, ("grpc.so_reuseport", 0)),
-        maximum_concurrent_rpcs=1_000,
-    )
+    server = grpc.aio.server(options=server_options(world.settings.services), maximum_concurrent_rpcs=1_000)
     edge = Edge(server, (*world.network.checks(), AccessCheck(verifier, rules)))
     for item in servicers:
         item.add(item.servicer, edge)

@@ -30,12 +30,35 @@ class GeneralSettings:
 
 @dataclass(frozen=True)
 class ServicesSettings:
-    addresses: str = limited("", "where each service is when each has a process: name=host:port, comma-separated")
+    addresses: str = limited(
+        "", "where each service is when each has a process: name=host:port or name=dns:///host:port, comma-separated"
+    )
+    listen: str = limited(
+        "", "host:port this process takes calls at, in a pod 0.0.0.0:50051; empty: the service's own address"
+    )
     certificates: str = limited(
         "", "folder with tls.crt, tls.key and ca.crt for the services' TLS; {service} in it stands for the name"
     )
     callers: str = limited("", "names besides the services' whose certificates may call, comma-separated")
     root_key_file: str = limited("", "file with the city's 32-byte root key; empty: made in the state directory")
+    wait: int = limited(
+        0,
+        "1: a call to a dns:/// address waits within its own time limit while the service is replaced; 0: fails at once",
+        low=0,
+        high=1,
+    )
+    connection_age_s: float = limited(
+        0.0,
+        "seconds until a connection ends in good order, so that callers find new replicas; 0: never",
+        low=0,
+        high=86_400,
+    )
+    connection_grace_s: float = limited(
+        60.0,
+        "seconds calls under way on such a connection then have; streams are cut and begun anew",
+        low=1,
+        high=3_600,
+    )
 
 
 @dataclass(frozen=True)

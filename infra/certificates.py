@@ -1,14 +1,15 @@
-"""The project's own short-lived certificate authority for real parts on one machine: `make up` and the tests make it. Never a cluster's.
+"""The project's own certificate authority: in folders for real parts on one machine (`make up`, the tests), in memory for `city provision`.
 
-Each name gets a folder with `tls.crt`, `tls.key` and `ca.crt`, the files of a Kubernetes TLS secret as cert-manager writes them.
+Each name gets `tls.crt`, `tls.key` and `ca.crt`, the files of a Kubernetes TLS secret as cert-manager writes them. Keys are EC P-256 in PKCS 8.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from ipaddress import IPv4Address
+from ipaddress import ip_address
 from pathlib import Path
 
 from cryptography import x509
@@ -23,10 +24,68 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 AUTHORITY_DAYS, LEAF_DAYS = 60.0, 14.0
+"""On one machine; a cluster's live longer."""
 AUTHORITY = "authority"
 """The folder of the authority itself; its key never leaves it."""
 _EARLIER = timedelta(minutes=5)
-_LOOPBACK = IPv4Address("127.0.0.1")
+_LOOPBACK = ("localhost", "127.0.0.1")
+
+
+@dataclass(frozen=True)
+class Issued:
+    """A certificate and its key, PEM."""
+
+    certificate: bytes
+    key: bytes
+
+
+def new_authority(name: str, days: float, key: bytes = b"", now: datetime | None = None) -> Issued:
+    """A certificate authority.
+
+    Args:
+        name: its common name.
+        key: the one it had (PEM), so that what it issued still holds; empty: a new one.
+    """
+    own = _loaded(key) if key else ec.generate_private_key(ec.SECP256R1())
+    subject = _named(name)
+    constraints = x509.BasicConstraints(ca=True, path_length=0)
+    identifier = x509.SubjectKeyIdentifier.from_public_key(own.public_key())
+    builder = _builder(subject, subject, own.public_key(), days, now).add_extension(constraints, critical=True)
+    builder = builder.add_extension(_usage(authority=True), critical=True).add_extension(identifier, critical=False)
+    return _issued(builder.sign(own, hashes.SHA256()), own)
+
+
+def issue(authority: Issued, name: str, days: float, hosts: Sequence[str] = (), now: datetime | None = None) -> Issued:
+    """A certificate for server and client use.
+
+    Args:
+        name: its common name and first DNS name.
+        hosts: further DNS names and IP addresses; loopback is always among them.
+
+    Raises:
+        ValueError: the authority's key is of a kind that signs no certificates with SHA-256.
+    """
+    key = ec.generate_private_key(ec.SECP256R1())
+    signer = load_pem_private_key(authority.key, None)
+    issuer = x509.load_pem_x509_certificate(authority.certificate)
+    names = [_host(one) for one in dict.fromkeys((name, *_LOOPBACK, *hosts))]
+    uses = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
+    builder = (
+        _builder(_named(name), issuer.subject, key.public_key(), days, now)
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        .add_extension(x509.ExtendedKeyUsage(uses), critical=False)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_usage(authority=False), critical=True)
+        .add_extension(_whose(issuer), critical=False)
+    )
+    return _issued(builder.sign(signer, hashes.SHA256()), key)  # type: ignore[arg-type]  # RSA or EC: the caller says which
+
+
+def fresh(certificate: bytes, now: datetime | None = None) -> bool:
+    """Whether a certificate (PEM) has more than half its life left."""
+    found = x509.load_pem_x509_certificate(certificate)
+    begins, ends = found.not_valid_before_utc, found.not_valid_after_utc
+    return (now or datetime.now(UTC)) < begins + (ends - begins) / 2
 
 
 def ensure_certificates(folder: Path, names: Iterable[str], *, leaf_days: float = LEAF_DAYS) -> list[str]:
@@ -35,56 +94,75 @@ def ensure_certificates(folder: Path, names: Iterable[str], *, leaf_days: float 
     Returns:
         The names whose files changed; who reads them takes the new ones at the next handshake.
     """
-    authority = _Authority(folder / AUTHORITY)
-    return [name for name in names if authority.ensure(folder / name, name, leaf_days)]
+    authority = _kept_authority(folder / AUTHORITY)
+    return [name for name in names if _ensure(folder / name, authority, name, leaf_days)]
 
 
-class _Authority:
-    """The signing key and its certificate."""
+def _kept_authority(folder: Path) -> Issued:
+    certificate, key = folder / "tls.crt", folder / "tls.key"
+    if certificate.exists() and fresh(certificate.read_bytes()):
+        return Issued(certificate.read_bytes(), key.read_bytes())
+    made = new_authority("provable-city test authority", AUTHORITY_DAYS)
+    _write(key, made.key)
+    _write(certificate, made.certificate)
+    return made
 
-    def __init__(self, folder: Path) -> None:
-        self._certificate_file, key_file = folder / "tls.crt", folder / "tls.key"
-        if _fresh(self._certificate_file):
-            self._key = load_pem_private_key(key_file.read_bytes(), None)
-            self._certificate = x509.load_pem_x509_certificate(self._certificate_file.read_bytes())
-            return
-        key = ec.generate_private_key(ec.SECP256R1())
-        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "provable-city test authority")])
-        constraints = x509.BasicConstraints(ca=True, path_length=0)
-        builder = _builder(name, name, key.public_key(), AUTHORITY_DAYS).add_extension(constraints, critical=True)
-        self._key, self._certificate = key, builder.sign(key, hashes.SHA256())
-        _write(key_file, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-        _write(self._certificate_file, self._certificate.public_bytes(Encoding.PEM))
 
-    def ensure(self, folder: Path, name: str, days: float) -> bool:
-        """True where it made new files."""
-        authority = self._certificate.public_bytes(Encoding.PEM)
-        known = folder / "ca.crt"
-        if _fresh(folder / "tls.crt") and known.exists() and known.read_bytes() == authority:
-            return False
-        key = ec.generate_private_key(ec.SECP256R1())
-        _write(folder / "tls.key", key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-        _write(folder / "ca.crt", authority)
-        _write(folder / "tls.crt", self._leaf(name, key.public_key(), days).public_bytes(Encoding.PEM))
-        return True
+def _ensure(folder: Path, authority: Issued, name: str, days: float) -> bool:
+    """True where it made new files."""
+    known, certificate = folder / "ca.crt", folder / "tls.crt"
+    current = certificate.exists() and known.exists() and known.read_bytes() == authority.certificate
+    if current and fresh(certificate.read_bytes()):
+        return False
+    made = issue(authority, name, days)
+    _write(folder / "tls.key", made.key)
+    _write(known, authority.certificate)
+    _write(certificate, made.certificate)
+    return True
 
-    def _leaf(self, name: str, public: ec.EllipticCurvePublicKey, days: float) -> x509.Certificate:
-        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        names = [x509.DNSName(name), x509.DNSName("localhost"), x509.IPAddress(_LOOPBACK)]
-        uses = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
-        builder = (
-            _builder(subject, self._certificate.subject, public, days)
-            .add_extension(x509.SubjectAlternativeName(names), critical=False)
-            .add_extension(x509.ExtendedKeyUsage(uses), critical=False)
-            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        )
-        return builder.sign(self._key, hashes.SHA256())  # type: ignore[arg-type]  # it is the EC key written above
+
+def _issued(certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> Issued:
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    return Issued(certificate.public_bytes(Encoding.PEM), pem)
+
+
+def _loaded(key: bytes) -> ec.EllipticCurvePrivateKey:
+    found = load_pem_private_key(key, None)
+    if not isinstance(found, ec.EllipticCurvePrivateKey):
+        raise TypeError("not an EC key")
+    return found
+
+
+def _named(name: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+
+
+def _host(host: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ip_address(host))
+    except ValueError:
+        return x509.DNSName(host)
+
+
+def _whose(issuer: x509.Certificate) -> x509.AuthorityKeyIdentifier:
+    try:
+        known = issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+    except x509.ExtensionNotFound:
+        return x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer.public_key())  # type: ignore[arg-type]  # RSA or EC
+    return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(known)
+
+
+def _usage(*, authority: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=True, content_commitment=False, key_encipherment=False, data_encipherment=False,
+        key_agreement=False, key_cert_sign=authority, crl_sign=authority, encipher_only=False, decipher_only=False,
+    )  # fmt: skip
 
 
 def _builder(
-    subject: x509.Name, issuer: x509.Name, public: ec.EllipticCurvePublicKey, days: float
+    subject: x509.Name, issuer: x509.Name, public: ec.EllipticCurvePublicKey, days: float, now: datetime | None
 ) -> x509.CertificateBuilder:
-    now = datetime.now(UTC)
+    now = now or datetime.now(UTC)
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
@@ -94,15 +172,6 @@ def _builder(
         .not_valid_before(now - _EARLIER)
         .not_valid_after(now + timedelta(days=days))
     )
-
-
-def _fresh(path: Path) -> bool:
-    """Whether a certificate is there and has more than half its life left."""
-    if not path.exists():
-        return False
-    certificate = x509.load_pem_x509_certificate(path.read_bytes())
-    begins, ends = certificate.not_valid_before_utc, certificate.not_valid_after_utc
-    return datetime.now(UTC) < begins + (ends - begins) / 2
 
 
 def _write(path: Path, content: bytes) -> None:

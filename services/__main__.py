@@ -12,7 +12,24 @@ from importlib import import_module
 
 from citykit.errors import CityError, Damaged, EnvironmentFault, Unavailable
 
-COMMANDS = ("run", "serve", "data", "verify", "log", "db", "ledger", "bus", "forecast", "token", "bench", "settings")
+COMMANDS = (
+    "run",
+    "serve",
+    "data",
+    "verify",
+    "log",
+    "db",
+    "ledger",
+    "bus",
+    "forecast",
+    "token",
+    "provision",
+    "trial",
+    "operator",
+    "rollout",
+    "bench",
+    "settings",
+)
 DONE, FAILED, USAGE, ENVIRONMENT = 0, 1, 2, 3
 
 

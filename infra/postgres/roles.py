@@ -1,9 +1,13 @@
-"""A schema and a role for each service, its password in a file only its owner reads. Called when the server is ready, and by `city db`."""
+"""A schema and a role for each service, its password in a file only its owner reads, or in files a pod was given.
+
+Called when the server is ready, by `city db`, and by `city provision database`.
+"""
 
 from __future__ import annotations
 
 import os
 import secrets
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +16,16 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
+from citykit.errors import EnvironmentFault
+
 ADMIN = "postgres"
 DATABASE = "city"
 _TEMPLATE = "template1"
 _CONNECT_S = 3
 CONNECTIONS = 20
+_POLL_S = 0.5
+_REFUSED = ("28P01", "28000")
+"""SQLSTATE of a wrong password and of a role that may not come in."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +33,9 @@ class Admin:
     """How the administrator reaches a server.
 
     Attributes:
-        passwords: the folder with one file a role.
+        passwords: the folder with one file a role, made where missing.
+        password_file: the administrator's password in a file that others made, as a pod has it; then `passwords` holds a file
+            SERVICE/password for each service, and nothing is written.
         root: certificate of the server's issuer; None: without TLS.
     """
 
@@ -33,6 +44,8 @@ class Admin:
     host: str = "127.0.0.1"
     root: Path | None = None
     database: str = DATABASE
+    user: str = ADMIN
+    password_file: Path | None = None
 
     def connect(self, database: str = "") -> psycopg.Connection[Any]:
         """A connection in autocommit.
@@ -45,17 +58,42 @@ class Admin:
             host=self.host,
             port=self.port,
             dbname=database or self.database,
-            user=ADMIN,
-            password=password(self.passwords, ADMIN),
+            user=self.user,
+            password=self.password(ADMIN),
             connect_timeout=_CONNECT_S,
             autocommit=True,
             **tls,  # type: ignore[arg-type]  # psycopg types every keyword as one union
+        )
+
+    def password(self, role: str) -> str:
+        """A role's password.
+
+        Raises:
+            EnvironmentFault: a file that others should have made cannot be read or is empty.
+        """
+        if self.password_file is None:
+            return password(self.passwords, role)
+        return _mounted(
+            self.password_file if role == ADMIN else self.passwords / role.removeprefix(role_of("")) / "password"
         )
 
 
 def role_of(service: str) -> str:
     """The service's role; its schema has the service's own name."""
     return f"city_{service}"
+
+
+def _mounted(path: Path) -> str:
+    try:
+        found = path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is no text"
+        raise EnvironmentFault(
+            f"the password file {path} cannot be read ({reason}); mount the secret that holds it"
+        ) from error
+    if not found:
+        raise EnvironmentFault(f"the password file {path} is empty; put the password there")
+    return found
 
 
 def password(folder: Path, role: str) -> str:
@@ -71,6 +109,38 @@ def password(folder: Path, role: str) -> str:
             os.fsync(file.fileno())
         part.replace(path)
     return path.read_text(encoding="ascii").strip()
+
+
+def until_ready(admin: Admin, services: Sequence[str], limit_s: float) -> None:
+    """Returns once the administrator gets in; every password file was read by then.
+
+    Raises:
+        EnvironmentFault: a password file is missing; the server refuses the administrator; it does not answer in time.
+    """
+    for role in (ADMIN, *map(role_of, services)):
+        admin.password(role)
+    end = time.monotonic() + limit_s
+    while True:
+        try:
+            admin.connect(ADMIN).close()
+        except psycopg.OperationalError as error:
+            if error.sqlstate in _REFUSED or "password authentication failed" in str(error):
+                raise EnvironmentFault(
+                    f"the database at {admin.host}:{admin.port} refuses {admin.user}: see that the administrator's password is the server's"
+                ) from None
+            if time.monotonic() > end:
+                raise EnvironmentFault(
+                    f"the database at {admin.host}:{admin.port} does not answer within {limit_s:g} s ({_reason(error)});"
+                    " see that it runs, and that CITY_POSTGRES_TLS_ROOT is its authority"
+                ) from None
+        else:
+            return
+        time.sleep(_POLL_S)
+
+
+def _reason(error: psycopg.OperationalError) -> str:
+    """The last line of what the client says; it holds addresses and no password."""
+    return (str(error).strip().splitlines() or ["no reason given"])[-1][-200:]
 
 
 def provision(admin: Admin, services: Sequence[str], *, template: str = "", connections: int = CONNECTIONS) -> None:
@@ -89,7 +159,7 @@ def provision(admin: Admin, services: Sequence[str], *, template: str = "", conn
         names = {"database": sql.Identifier(admin.database)}
         city.execute(sql.SQL("REVOKE ALL ON DATABASE {database} FROM PUBLIC").format(**names))
         for service in services:
-            _provision(city, service, password(admin.passwords, role_of(service)), names, connections)
+            _provision(city, service, admin.password(role_of(service)), names, connections)
 
 
 def _provision(
@@ -102,4 +172,6 @@ def _provision(
     city.execute(settings.format(**names, secret=sql.Literal(secret), most=sql.Literal(connections)))
     city.execute(sql.SQL("ALTER ROLE {role} SET search_path = {schema}").format(**names))
     city.execute(sql.SQL("GRANT CONNECT ON DATABASE {database} TO {role}").format(**names))
+    if not city.execute("SELECT rolsuper FROM pg_roles WHERE rolname = current_user").fetchone()[0]:  # type: ignore[index]  # it is itself there
+        city.execute(sql.SQL("GRANT {role} TO CURRENT_USER").format(**names))  # only so may it make what another owns
     city.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {schema} AUTHORIZATION {role}").format(**names))

@@ -16,6 +16,7 @@ from citykit import telemetry
 from citykit.errors import InvalidArgument
 from citykit.ledger.chaincode.convention import CHANNEL, SUBMITTER_ATTRIBUTE, chaincode_name
 from citykit.ledger.devpeer import Chaincode, Client, DevelopmentPeer, Specification, read_specification, require_trial
+from citykit.ledger.devpeer.carried import adopt
 from citykit.ledger.devpeer.specification import NOTE
 from citykit.operations.health import DRAINING, SERVING, Health, Part
 from citykit.operations.http import own_port
@@ -37,6 +38,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to serve on")
     parser.add_argument("--port", type=int, default=0, help="0: a free one at the first start, then the same")
+    parser.add_argument(
+        "--identity",
+        type=Path,
+        metavar="FILE",
+        help="identities made ahead by `city provision secrets`; newer ones are taken over",
+    )
     parser.add_argument("--trial", action="store_true", help="serve in mode cluster too, for a trial")
 
 
@@ -44,8 +51,8 @@ def serve_ledger(arguments: argparse.Namespace, settings: CitySettings) -> int:
     """Serves until SIGTERM or Ctrl-C.
 
     Raises:
-        FailedPrecondition: mode cluster without --trial.
-        InvalidArgument: a chaincode that is no contract of the city, or none for one that is.
+        FailedPrecondition: mode cluster without --trial; the state folder is another ledger's than --identity.
+        InvalidArgument: a chaincode that is no contract of the city, or none for one that is; an --identity that is none.
     """
     if arguments.specification:
         wanted = read_specification(arguments.specification)
@@ -54,6 +61,8 @@ def serve_ledger(arguments: argparse.Namespace, settings: CitySettings) -> int:
         wanted = city_specification(addresses, settings, host=arguments.host, port=arguments.port)
     require_trial(settings.general.mode, trial=arguments.trial)
     telemetry.configure(settings.telemetry, "ledger")
+    if arguments.identity:
+        adopt(arguments.state, arguments.identity.read_bytes())
     asyncio.run(_serve(arguments.state, wanted, settings.observability))
     return 0
 

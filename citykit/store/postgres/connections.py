@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -18,6 +19,7 @@ from citykit.settings import PostgresSettings
 
 Purpose = Literal["read", "write", "relay", "migrate"]
 VERSION_MIN = 180_000
+_ROOT = 0
 _TLS_MIN = "TLSv1.3"
 
 
@@ -77,7 +79,11 @@ class Place:
         chosen = self.settings
         if not chosen.tls_root:
             return {"sslmode": "disable"}
-        tls = {"sslmode": "verify-full", "sslrootcert": chosen.tls_root, "ssl_min_protocol_version": _TLS_MIN}
+        tls = {
+            "sslmode": "verify-full",
+            "sslrootcert": self._named(chosen.tls_root),
+            "ssl_min_protocol_version": _TLS_MIN,
+        }
         if chosen.tls_certificate:
             tls |= {"sslcert": self._named(chosen.tls_certificate), "sslkey": self._named(chosen.tls_key)}
         return tls
@@ -87,8 +93,10 @@ class Place:
             return ""
         path = Path(self._named(self.settings.password_file))
         try:
-            if path.stat().st_mode & 0o077:
-                raise EnvironmentFault(f"the password file {path} can be read by others; chmod 600 it")
+            if not is_private(path.stat()):
+                raise EnvironmentFault(
+                    f"the password file {path} can be read by others; chmod 600 it (a mounted secret: defaultMode 0440)"
+                )
             return path.read_text(encoding="utf-8").strip()
         except OSError as error:
             raise EnvironmentFault(
@@ -97,6 +105,14 @@ class Place:
 
     def _named(self, text: str) -> str:
         return text.replace("{service}", self.schema)
+
+
+def is_private(found: os.stat_result) -> bool:
+    """Whether a file may hold a secret: for its owner alone; where root owns it, its group may read it too, as a mounted secret's files are.
+
+    The rule of libpq for the keys of client certificates.
+    """
+    return not found.st_mode & (0o037 if found.st_uid == _ROOT else 0o077)
 
 
 def _options(chosen: PostgresSettings, schema: str, purpose: Purpose) -> str:
