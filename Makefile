@@ -26,10 +26,10 @@ if [ -z "$(PYTHON)" ]; then \
 fi; "$(PYTHON)" tools/bootstrap.py $(1)
 endef
 
-.PHONY: help setup dev run up down test test-real check fix gen lock release image bench crash mutate
+.PHONY: help setup dev run up down test test-real test-cluster test-node check fix gen lock release image image-lock bench crash mutate
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## install what running needs into .venv, without running
 	@$(call install,run)
@@ -75,8 +75,17 @@ lock: dev ## lock the requirements of pyproject.toml again; ARGS=--upgrade for n
 release: dev ## write down the event types of this release, which later ones may only add to
 	@$(BIN)/python -m tools.released
 
-image: ## not built yet
-	@echo "make image: not built yet; the city runs from a checkout with make run" >&2; exit 3
+image: setup ## build the container images into .city/images; ARGS="city kafka postgres pause --offline"
+	@$(BIN)/python -m infra.image build $(ARGS)
+
+image-lock: setup ## lock what the images are built from again
+	@$(BIN)/python -m infra.image lock $(ARGS)
+
+test-cluster: dev ## chart and operator on a real API server, which is built at the first call; ARGS are pytest's
+	@$(BIN)/python -m tools.test_cluster $(ARGS)
+
+test-node: dev ## the city in real pods on one node of its own; needs root; ARGS are pytest's
+	@$(BIN)/python -m tools.test_cluster --node $(ARGS)
 
 bench: setup ## measure the figures; ARGS="NAME --json"
 	@$(BIN)/city bench $(ARGS)

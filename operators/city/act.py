@@ -83,7 +83,12 @@ class Actor:
         except (InvalidArgument, PermissionDenied, NotFound) as error:
             self._refuse(step, error.message)
         else:
-            self.refused.pop(_key(step), None)
+            self._done(step)
+
+    def _done(self, step: Act) -> None:
+        """What was refused of the object before is of no interest any more."""
+        name = canary_name(step.service) if isinstance(step, RemoveCanary) else _key(step)[0]
+        self.refused = {key: why for key, why in self.refused.items() if key[0] != name}
 
     def _refuse(self, step: Act, why: str) -> None:
         if isinstance(step, RunJob):
@@ -99,7 +104,7 @@ class Actor:
             case ApplyCanary(target, weight):
                 await self._apply_canary(target, weight)
             case RemoveCanary(service):
-                await self._remove_canary(service)
+                await self.remove_canary(service)
             case Remove(service):
                 await self.remove(service)
             case RunJob():
@@ -137,7 +142,7 @@ class Actor:
 
     async def remove(self, service: str) -> None:
         """Everything of a service; its volumes stay."""
-        await self._remove_canary(service)
+        await self.remove_canary(service)
         for one in await self._of_service(service):
             await self._api.delete(one["kind"], name_of(one))
 
@@ -164,7 +169,8 @@ class Actor:
         for kind, name, patch in routes:
             await self._api.patch(kind, name, patch)
 
-    async def _remove_canary(self, service: str) -> None:
+    async def remove_canary(self, service: str) -> None:
+        """Gives its traffic back, takes it away, lets the autoscaler go on."""
         for kind, name, patch in await self._routes(service, 0):
             await self._api.patch(kind, name, patch)
         await self._api.delete("Deployment", canary_name(service))
@@ -193,7 +199,7 @@ class Actor:
 
     async def _patch_autoscaler(self, found: Object, spec: Object, held: str | None) -> None:
         patch: Object = {"metadata": {"annotations": {HELD: held}}}
-        await self._api.patch(found["kind"], name_of(found), {**patch, "spec": spec} if spec else patch)
+        await self._api.patch("HorizontalPodAutoscaler", name_of(found), {**patch, "spec": spec} if spec else patch)
 
     async def _autoscalers(self, service: str) -> list[Object]:
         found = await self._api.list("HorizontalPodAutoscaler", {PART_OF: CITY_PART})
@@ -203,7 +209,7 @@ class Actor:
 
     async def _run_job(self, step: RunJob, city: Object) -> None:
         config_map = await self._config_map(step.manifests)
-        made = job_of(config_map, step.key, step.name, step.name.partition("-")[2])
+        made = job_of(config_map, step.key, step.name, _under_way(city))
         made["metadata"]["ownerReferences"] = [_owner(city)]
         try:
             await self._api.create(made)
@@ -281,6 +287,10 @@ class Fenced:
         return checked
 
 
+def _under_way(city: Object) -> str:
+    return str(((city.get("status") or {}).get("rollout") or {}).get("id") or "none")
+
+
 def _key(step: Act) -> tuple[str, str]:
     match step:
         case ApplyStable(target):
@@ -289,8 +299,10 @@ def _key(step: Act) -> tuple[str, str]:
             return canary_name(target.name), target.manifests
         case RunJob(name, manifests, _):
             return name, manifests
-        case Remove(service) | RemoveCanary(service):
+        case Remove(service):
             return service, ""
+        case RemoveCanary(service):
+            return canary_name(service), ""
 
 
 def _owner(city: Object) -> Object:

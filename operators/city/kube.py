@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Iterator, Mapping
+from functools import lru_cache
 from typing import Any, Protocol
 
 import httpx
+import yaml
 from lightkube.config.kubeconfig import KubeConfig
 from lightkube.core.async_client import AsyncClient
 from lightkube.core.exceptions import ApiError, ConfigError
-from lightkube.generic_resource import create_global_resource, create_namespaced_resource
+from lightkube.core.resource import ApiInfo, ResourceDef
+from lightkube.generic_resource import GenericGlobalResource, GenericNamespacedResource, GenericNamespacedStatus
 from lightkube.types import CascadeType, PatchType
 
 from citykit.errors import (
@@ -87,8 +90,8 @@ class Api(Protocol):
     async def patch(self, kind: str, name: str, patch: Object) -> Object:
         """A merge patch (RFC 7386); with `metadata.resourceVersion` in it only onto that version. Raises: Conflict, NotFound."""
 
-    async def replace(self, document: Object, *, status: bool = False) -> Object:
-        """The whole object, or its status, if nobody changed it since it was read. Raises: Conflict, NotFound."""
+    async def replace(self, document: Object, *, status: bool = False, pretend: bool = False) -> Object:
+        """The whole object, or its status, if nobody changed it since it was read; `pretend`: what it would be. Raises: Conflict, NotFound."""
 
     async def delete(self, kind: str, name: str) -> bool:
         """Dependents in the background. False: there was none."""
@@ -158,12 +161,14 @@ class KubeApi:
                 )
             )
 
-    async def replace(self, document: Object, *, status: bool = False) -> Object:
+    async def replace(self, document: Object, *, status: bool = False, pretend: bool = False) -> Object:
         kind, name = document["kind"], document["metadata"]["name"]
         resource = _resource(kind).Status if status else _resource(kind)
         with _translated(kind, name):
             return _plain(
-                await self._client.replace(resource(document), name, namespace=self._namespace, field_manager=MANAGER)
+                await self._client.replace(
+                    resource(document), name, namespace=self._namespace, field_manager=MANAGER, dry_run=pretend
+                )
             )
 
     async def delete(self, kind: str, name: str) -> bool:
@@ -178,7 +183,8 @@ class KubeApi:
 
     async def review(self, group: str, kind: str, plural: str, spec: Object) -> Object:
         """Posts one of the server's own questions (`SelfSubjectReview`) and returns its status."""
-        resource: Any = create_global_resource(group, VERSION, kind, plural)
+        info = ApiInfo(ResourceDef(group, VERSION, kind), plural, ["post"])
+        resource: Any = type(kind, (GenericGlobalResource,), {"_api_info": info})
         question = {"apiVersion": f"{group}/{VERSION}", "kind": kind, "metadata": {}, "spec": spec}
         with _translated(kind, ""):
             answer: Object = _plain(await self._client.create(resource(question)))
@@ -205,16 +211,20 @@ async def connected(namespace: str) -> AsyncIterator[KubeApi]:
         await api.close()
 
 
-def open_api(namespace: str) -> KubeApi:
-    """As `connected`; the caller closes it."""
+def open_api(namespace: str, *, proxied: bool = True) -> KubeApi:
+    """As `connected`; the caller closes it.
+
+    Args:
+        proxied: HTTPS_PROXY and its like hold, as for kubectl; a pod reaches the API server directly.
+    """
     try:
         config = KubeConfig.from_env().get()
         client = AsyncClient(
-            config, namespace=namespace or None, timeout=httpx.Timeout(TIMEOUT_S), field_manager=MANAGER
+            config, namespace or None, httpx.Timeout(TIMEOUT_S), field_manager=MANAGER, trust_env=proxied
         )
-    except (ConfigError, KeyError, OSError, ValueError, AssertionError) as error:
+    except (ConfigError, KeyError, OSError, ValueError, AssertionError, yaml.YAMLError) as error:
         raise EnvironmentFault(
-            f"no cluster: neither a pod's service account nor a usable kubeconfig was found ({error});"
+            f"no cluster: neither a pod's service account nor a usable kubeconfig was found ({str(error).splitlines()[0]});"
             " set KUBECONFIG to a file with a current context"
         ) from error
     if config is None:
@@ -242,9 +252,18 @@ def name_of(found: Mapping[str, Any]) -> str:
     return str(found["metadata"]["name"])
 
 
+@lru_cache
 def _resource(kind: str) -> Any:
+    """lightkube's class for a kind. Not from its registry, where a kind is either generic or typed, whoever comes first."""
     group, version, plural = KINDS[kind]
-    return create_namespaced_resource(group, version, kind, plural)
+    definition = ResourceDef(group, version, kind)
+    made = type(kind, (GenericNamespacedResource,), {"_api_info": ApiInfo(definition, plural, list(_VERBS))})
+    status = ApiInfo(definition, plural, list(_VERBS), parent=definition, action="status")
+    made.Status = type(f"{kind}Status", (GenericNamespacedStatus,), {"_api_info": status})  # type: ignore[attr-defined]
+    return made
+
+
+_VERBS = ("get", "list", "post", "put", "patch", "delete")
 
 
 def _plain(found: Any) -> Object:

@@ -1,4 +1,4 @@
-"""Metrics of the operator, with unit and meaning, and its health: a process that runs but comes round no more is not alive. Used by `main` and `reconcile`."""
+"""Metrics of the operator, and its health: a process that comes round no more is not alive. Used by `main` and `reconcile`."""
 
 from __future__ import annotations
 

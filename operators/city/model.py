@@ -172,6 +172,7 @@ class World:
 
     Attributes:
         available: ConfigMaps that are there.
+        contracts: those of `available` that hold a `contracts.yaml`.
         stable, canary: what runs, by service.
         jobs: by the names `job_name` gives.
         judgement: of what `rollout` has in hand; None: not asked yet.
@@ -182,6 +183,7 @@ class World:
 
     now: datetime
     available: frozenset[str] = frozenset()
+    contracts: frozenset[str] = frozenset()
     stable: Mapping[str, Running] = field(default_factory=dict)
     canary: Mapping[str, Running] = field(default_factory=dict)
     jobs: Mapping[str, Progress] = field(default_factory=dict)
@@ -208,6 +210,8 @@ class Stage(StrEnum):
     MIGRATE = "migrate"
     CONTRACTS = "contracts"
     SERVICES = "services"
+    RESTORE = "restore"
+    """Going back only, after the services: the contracts of what ran before, by a compatible sequence."""
 
 
 @dataclass(frozen=True)
@@ -215,14 +219,23 @@ class Rollout:
     """A rollout under way; all that resuming it needs.
 
     Attributes:
-        identity: names it; derived from the generation and the number of tries, so that it is the same after a crash.
-        goal: where it leads. Fixed at its beginning: a later change of the resource ends it and begins another.
+        identity: names it; derived from the generation, the number of tries and the goal, so that it is the same after a crash.
+        goal: where it leads, dependencies first. Fixed at its beginning: a later change of the resource ends it and begins another.
         origin: what ran before, where it goes back to; empty at the first installation.
         promoted: services that run the goal's version, in the order they were promoted.
         service: in hand; empty between two.
         weight: of the canary in hand, percent; 100: promoted, being looked at; 0: nothing of it applied yet.
         since: when the step in hand began.
         reason: why it goes back.
+        admitted: whether it may change anything. One that took over from another (the resource changed) needs its own approvals first.
+        changed: services it, or one it took over from, may have changed, in that order; going back: those still to go back, next first.
+        standing: the service in hand was at its goal before it was taken in hand: what its pods suffered before does not count.
+        looked: since when all pods of the step in hand are ready and the gates look at it.
+        hurried: the service whose remaining looks a person skipped (`promote`).
+        contracts, origin_contracts: whether `prepare` and `origin_prepare` have a Job for contracts.
+        restore: whether contracts may have been changed.
+        paused_at: since when it is paused; None: it is not.
+        paused_s: how long it was paused before, which no time limit counts.
     """
 
     identity: str
@@ -241,11 +254,21 @@ class Rollout:
     weight: int = 0
     since: datetime | None = None
     reason: str = ""
+    admitted: bool = True
+    changed: tuple[str, ...] = ()
+    standing: bool = False
+    looked: datetime | None = None
+    hurried: str = ""
+    contracts: bool = False
+    origin_contracts: bool = False
+    restore: bool = False
+    paused_at: datetime | None = None
+    paused_s: float = 0.0
 
 
 @dataclass(frozen=True)
 class Past:
-    """A rollout that ended."""
+    """A rollout that ended: `Succeeded`, `RolledBack`, `Failed` (nothing to go back to, or nothing changed) or `Superseded` (another took over)."""
 
     identity: str
     from_version: str
@@ -262,7 +285,8 @@ class State:
 
     Attributes:
         last_good: what every service ran when a rollout last succeeded.
-        refused: identity of the last rollout that went back or failed; it is not begun again without `retry`.
+        refused: identity of the last rollout that went back or failed, or cannot go back; it is not begun again without `retry`.
+        refused_generation: the resource's generation at that time; a newer one begins without `retry`.
     """
 
     rollout: Rollout | None = None
@@ -271,6 +295,7 @@ class State:
     last_good_prepare: str = ""
     history: tuple[Past, ...] = ()
     refused: str = ""
+    refused_generation: int = 0
 
 
 # --- what comes next ------------------------------------------------------------------------------------

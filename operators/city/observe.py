@@ -39,6 +39,8 @@ _POD_FAULTS: Mapping[str, float] = {
 }
 """Reasons for which a container waits, and the pod's age in seconds from which each is taken for lasting."""
 _UNSCHEDULABLE_S = 60.0
+_CONFIG_MAP_S = 10.0
+_CONTRACTS = "contracts.yaml"
 _REASONS_MAX = 3
 
 
@@ -48,6 +50,7 @@ class Seen:
 
     Attributes:
         config_maps: names of those that are there, of those asked for.
+        contracts: those of them that hold a `contracts.yaml`.
     """
 
     workloads: Sequence[Object]
@@ -55,6 +58,7 @@ class Seen:
     pods: Sequence[Object]
     jobs: Sequence[Object]
     config_maps: frozenset[str]
+    contracts: frozenset[str] = frozenset()
 
 
 class Observer:
@@ -66,7 +70,7 @@ class Observer:
 
     def __init__(self, api: Api) -> None:
         self._api = api
-        self._known: dict[str, float] = {}
+        self._known: dict[str, tuple[float, bool]] = {}
 
     async def look(self, config_maps: Iterable[str], now_s: float) -> Seen:
         """Reads everything at about one moment. Pods are read only while something is not done.
@@ -81,21 +85,21 @@ class Observer:
         unfinished = any(_job(one) is Progress.RUNNING for one in jobs)
         replica_sets = await self._api.list("ReplicaSet", {PART_OF: CITY_PART}) if waiting else []
         pods = await self._api.list("Pod", {PART_OF: CITY_PART}) if waiting or unfinished else []
-        there = frozenset([name for name in config_maps if await self._is_there(name, now_s)])
-        return Seen(workloads, replica_sets, pods, jobs, there)
+        running = {annotations_of(one).get(MANIFESTS, "") for one in workloads} - {""}
+        there = frozenset([name for name in {*config_maps, *running} if await self._is_there(name, now_s)])
+        contracts = frozenset(name for name in there if self._known[name][1])
+        return Seen(workloads, replica_sets, pods, jobs, there, contracts)
 
     async def _is_there(self, name: str, now_s: float) -> bool:
         """A ConfigMap found is not asked for again for a while: its name holds the hash of its data, so it does not change."""
-        if now_s - self._known.get(name, float("-inf")) < _CONFIG_MAP_S:
+        if name in self._known and now_s - self._known[name][0] < _CONFIG_MAP_S:
             return True
-        if await self._api.get("ConfigMap", name) is None:
+        found = await self._api.get("ConfigMap", name)
+        if found is None:
             self._known.pop(name, None)
             return False
-        self._known[name] = now_s
+        self._known[name] = now_s, _CONTRACTS in (found.get("data") or {})
         return True
-
-
-_CONFIG_MAP_S = 10.0
 
 
 def wanted_config_maps(spec: CitySpec, state: State) -> frozenset[str]:
@@ -109,11 +113,14 @@ def wanted_config_maps(spec: CitySpec, state: State) -> frozenset[str]:
     return frozenset(filter(None, names))
 
 
-def tracks(seen: Seen, refused: Mapping[tuple[str, str], str], now: datetime) -> dict[str, dict[str, Running]]:
+def tracks(
+    seen: Seen, refused: Mapping[tuple[str, str], str], now: datetime, weight: int = 100
+) -> dict[str, dict[str, Running]]:
     """By track, by service: what runs. What was refused counts as failed, with the refusal's sentence.
 
     Args:
         refused: by (object, ConfigMap), as `act.Actor` keeps it.
+        weight: that was asked of the canary in hand.
     """
     found: dict[str, dict[str, Running]] = {STABLE: {}, CANARY: {}}
     for one in seen.workloads:
@@ -123,7 +130,7 @@ def tracks(seen: Seen, refused: Mapping[tuple[str, str], str], now: datetime) ->
             found[track][service] = running(one, seen, now)
     for (name, manifests), why in refused.items():
         if manifests:
-            _refuse(found, name, Running(manifests, Progress.FAILED, reason=why))
+            _refuse(found, name, Running(manifests, Progress.FAILED, weight, why))
     return found
 
 

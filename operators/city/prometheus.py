@@ -5,28 +5,17 @@ https://prometheus.io/docs/prometheus/latest/querying/api/ (instant queries).
 
 from __future__ import annotations
 
-import math
-import operator
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import httpx
 
+from operators.city.conditions import met
 from operators.city.model import Verdict
 
 ANSWER_S = 5.0
 _SERIES_MAX = 1_000
-_CONDITION = re.compile(r"^\s*result\s*(<=|>=|==|!=|<|>)\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*$")
-_COMPARE: Mapping[str, Callable[[float, float], bool]] = {
-    "<=": operator.le,
-    ">=": operator.ge,
-    "==": operator.eq,
-    "!=": operator.ne,
-    "<": operator.lt,
-    ">": operator.gt,
-}
 _BAD_QUERY = (400, 422)
 
 
@@ -92,16 +81,6 @@ def _values(data: Mapping[str, Any]) -> Answer:
     if len(result) > _SERIES_MAX:
         return Answer(wrong=f"the query gives {len(result)} series; {_SERIES_MAX} are the most: aggregate them")
     return Answer(tuple(float(series["value"][1]) for series in result))
-
-
-def met(condition: str, values: tuple[float, ...], *, every: bool) -> bool:
-    """Whether a comparison of `result` holds for every (or any) series. Empty conditions and no values meet nothing; NaN compares with nothing."""
-    found = _CONDITION.match(condition)
-    if found is None or not values:
-        return False
-    compare, bound = _COMPARE[found[1]], float(found[2])
-    holds = [not math.isnan(value) and compare(value, bound) for value in values]
-    return all(holds) if every else any(holds)
 
 
 def judged(answer: Answer, success: str, failure: str) -> tuple[Verdict, str]:

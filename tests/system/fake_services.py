@@ -41,7 +41,7 @@ class Identity(identity_grpc.IdentityServiceServicer):
     async def Authorize(self, request: Any, _: Any) -> Any:
         self._asked.note("Authorize", request)
         if not request.password.startswith("a password for"):
-            raise Unauthenticated("login or password is wrong")
+            raise Unauthenticated("login or password is wrong", reason="wrong-login")
         return identity.AuthorizeResponse(code=f"code-{request.password.removeprefix('a password for ')}")
 
     async def ExchangeCode(self, request: Any, _: Any) -> Any:

@@ -112,7 +112,9 @@ async def log_in(request: Request, here: Here) -> Response:
     _same_browser(here, request, sent.get("form", ""), asked)
     try:
         answer = await here.calls.ask("identity", "Authorize", _authorize(here, request, sent))
-    except Unauthenticated:
+    except Unauthenticated as error:
+        if error.reason != "wrong-login":  # the gateway itself was refused
+            raise
         return _page(request, here, asked, wrong=True)
     back = {"code": answer.code, "iss": here.issuer} | ({"state": asked["state"]} if asked["state"] else {})
     glue = "&" if urlsplit(asked["redirect_uri"]).query else "?"
