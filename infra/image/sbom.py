@@ -53,6 +53,7 @@ def document(image: Image, digest: str, components: Iterable[Mapping[str, Any]])
             "dependencies": [{"ref": purl, "dependsOn": sorted(known)}],
         },
         indent=1,
+        sort_keys=True,
     ).encode()
 
 

@@ -11,7 +11,7 @@ import itertools
 import os
 import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -54,10 +54,11 @@ class ApiServer:
 
     def stop(self) -> None:
         """Connections are refused until `start`."""
-        self._native.stop()
+        self._end(self._native.stop)
 
     def kill(self) -> None:
-        self._native.kill()
+        """The same without asking, as in a crash."""
+        self._end(self._native.kill)
 
     def start(self) -> None:
         """Returns once it is ready.
@@ -72,6 +73,15 @@ class ApiServer:
         """Watches break; what was stored is there again."""
         self.stop()
         self.start()
+
+    def _end(self, act: Callable[[], None]) -> None:
+        """Where the program is entered into namespaces, it is a child that outlives its parent a moment and holds the port so long."""
+        inside = _tree(self._native.pid)
+        act()
+        _, left = psutil.wait_procs(inside, _STOP_S)
+        for process in left:
+            process.kill()
+        psutil.wait_procs(left, _STOP_S)
 
 
 class Cluster:
@@ -176,7 +186,7 @@ class Cluster:
         self.supervisor.stop()
         if self._api.runs():
             self.api.resume()
-        self._api.stop()
+        self.api.stop()
         self._etcd.stop()
         self.asking.close()
         self._held.release()
@@ -222,8 +232,14 @@ def control_plane(folder: Path, cache: Path, *, nodes: int = 3, place: Place | N
 def _tree_mb(pid: int) -> float:
     """A process with its children: with namespaces in between, the program is the child."""
     try:
-        process = psutil.Process(pid)
-        found = [process, *process.children(recursive=True)]
-        return sum(one.memory_info().rss for one in found) / 1e6
+        return float(sum(one.memory_info().rss for one in _tree(pid)) / 1e6)
     except psutil.Error:
         return 0.0
+
+
+def _tree(pid: int) -> list[psutil.Process]:
+    try:
+        process = psutil.Process(pid)
+        return [process, *process.children(recursive=True)] if pid else []
+    except psutil.Error:
+        return []

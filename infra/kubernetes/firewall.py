@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Sequence
 
@@ -67,10 +68,14 @@ class Firewall:
         return ruleset(policies, read_world(api.items("/api/v1/pods"), api.items("/api/v1/namespaces"), self._more))
 
     def _watch(self) -> None:
-        api = self._open_api()
+        api, told = self._open_api(), ""
         while not self._stopping.wait(_LOOK_S):
             try:
                 self.apply(api)
-            except (OSError, EnvironmentFault):  # the API server is away or restarted: look again
+            except OSError:  # the API server is away or restarted: look again
                 continue
+            except EnvironmentFault as fault:
+                if fault.message != told:  # old rules would stay in force and nobody know
+                    told = fault.message
+                    print(f"firewall: {told}", file=sys.stderr, flush=True)
         api.close()

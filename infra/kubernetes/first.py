@@ -16,7 +16,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 COVERED = ("/var/lib/cni", "/var/lib/kubelet", "/var/log")
-"""Folders with fixed names that the programs write to: covered by folders of the node's own."""
+"""Folders with fixed names that the programs write to: covered by folders of the node's own. Where one is missing it is made, and stays, empty:
+to remove it would uncover it in every other node."""
 _LOOK_S = 0.5
 _SYSCTLS = {
     "net/ipv4/ip_forward": "1",

@@ -94,6 +94,8 @@ class _Relay:
         await asyncio.gather(_pump(reader, inner_writer), _pump(inner_reader, writer))
         for one in (writer, inner_writer):
             one.close()
+            with contextlib.suppress(OSError):
+                await one.wait_closed()
 
 
 async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

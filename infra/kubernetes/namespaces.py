@@ -20,6 +20,7 @@ from infra.kubernetes.asking import until
 _READY_S = 30.0
 _RUN_S = 600.0
 _CGROUPS = Path("/sys/fs/cgroup")
+_PREFIX = "provable-city-"
 _OF_CONTAINERD = "k8s.io"
 _DEPTH_MAX = 12
 _ADMIN_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
@@ -109,7 +110,6 @@ class Namespaces:
         if self.pid:
             until(lambda: not Path(f"/proc/{self.pid}").exists(), "the namespaces do not end", _READY_S)
         remove_cgroups(self.cgroup)
-        _remove_empty(first.COVERED)
 
     def _child(self) -> int:
         if self._process is None:
@@ -122,7 +122,7 @@ class Namespaces:
 
 def cgroup_name(folder: Path) -> str:
     """The same for the same folder, so that what was left over is found."""
-    return f"provable-city-{hashlib.sha256(str(folder).encode()).hexdigest()[:8]}"
+    return f"{_PREFIX}{hashlib.sha256(str(folder).encode()).hexdigest()[:8]}"
 
 
 def entering(pid: int) -> list[str]:
@@ -149,9 +149,10 @@ def make_cgroup(name: str, top: Path = _CGROUPS) -> None:
 
 
 def remove_cgroups(name: str, top: Path = _CGROUPS) -> None:
-    """Removes a node's cgroups, and containerd's where nobody else uses them."""
+    """Removes a node's cgroups; and containerd's, which all nodes share, with the last of them."""
     for hierarchy in (*_hierarchies(top), top):
-        for one in (hierarchy / name, hierarchy / _OF_CONTAINERD):
+        others = [path for path in hierarchy.glob(f"{_PREFIX}*") if path.name != name]
+        for one in (hierarchy / name, *([] if others else [hierarchy / _OF_CONTAINERD])):
             for folder in sorted(_below(one), key=lambda path: -len(path.parts)):
                 with contextlib.suppress(OSError):  # somebody else's, or gone
                     folder.rmdir()
@@ -172,10 +173,3 @@ def _hierarchies(top: Path) -> list[Path]:
 def _is_root(path: Path) -> bool:
     """Whether this is the root of a hierarchy, not a cgroup of version 2."""
     return os.path.ismount(path)
-
-
-def _remove_empty(folders: Sequence[str]) -> None:
-    """Folders that were only made to be covered."""
-    for folder in folders:
-        with contextlib.suppress(OSError):
-            Path(folder).rmdir()

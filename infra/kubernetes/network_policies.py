@@ -13,6 +13,7 @@ from ipaddress import ip_network
 from typing import Any
 
 TABLE = "provable_city_policies"
+_VERSION = 4
 _ALL = "0.0.0.0/0"
 _INGRESS, _EGRESS = "Ingress", "Egress"
 _ENDED = ("Succeeded", "Failed")
@@ -145,7 +146,7 @@ def _peers(peers: Sequence[Mapping[str, Any]], space: str, world: World) -> tupl
     """Blocks as nft expressions without their side, and pods; no peers means everybody."""
     if not peers:
         return [_ALL], []
-    blocks = [_block(peer["ipBlock"]) for peer in peers if "ipBlock" in peer]
+    blocks = [_block(peer["ipBlock"]) for peer in peers if "ipBlock" in peer and _is_ours(peer["ipBlock"])]
     pods = [
         pod for pod in world.pods if any(_is_peer(peer, pod, space, world) for peer in peers if "ipBlock" not in peer)
     ]
@@ -159,6 +160,11 @@ def _is_peer(peer: Mapping[str, Any], pod: Pod, space: str, world: World) -> boo
     elif pod.namespace != space:
         return False
     return selects(peer.get("podSelector") or {}, pod.labels)
+
+
+def _is_ours(block: Mapping[str, Any]) -> bool:
+    """A node here has IPv4 only; what is said of IPv6 concerns nobody."""
+    return ip_network(block["cidr"], strict=False).version == _VERSION
 
 
 def _block(block: Mapping[str, Any]) -> str:

@@ -29,7 +29,9 @@ def add(subparsers: Any) -> None:
     parser.set_defaults(run=run)
     parts = parser.add_subparsers(metavar="ACTION")
     remove = parts.add_parser("uninstall", help="delete the City and what the operator applied; volumes stay")
-    remove.add_argument("--namespace", default=argparse.SUPPRESS, metavar="NS", help="default: the pod's, or the kubeconfig's")
+    remove.add_argument(
+        "--namespace", default=argparse.SUPPRESS, metavar="NS", help="default: the pod's, or the kubeconfig's"
+    )
     remove.add_argument("--wait", type=float, default=WAIT_S, metavar="SECONDS", help="for the operator to do it")
     remove.set_defaults(run=run_uninstall)
 

@@ -1,9 +1,10 @@
-"""`city trial set-up | check | manufacturer`: fills a city that runs elsewhere with homes, readings and a bill, and checks that bill from outside."""
+"""`city trial set-up | check | load | manufacturer`: homes, readings and a bill for a city that runs elsewhere; its check from outside."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import os
 import ssl
 from datetime import UTC, datetime
@@ -15,7 +16,7 @@ import httpx
 from citykit import telemetry
 from citykit.keys import read_root_key
 from citykit.settings import read_settings
-from services.commands.run import count
+from services.commands.run import count, seconds
 from services.demo.trial import check, client_of, password, plan_of, set_up
 from simulation.neighbourhood import RESIDENT, Neighbourhood
 
@@ -36,9 +37,19 @@ def add(subparsers: Any) -> None:
     look.add_argument("--root-key-file", type=Path, required=True, help="the city's root key: the logins come from it")
     look.add_argument("--out", type=Path, default=Path(".city/trial/out"), help="folder for the bill and trust.json")
     look.set_defaults(run=_check)
+    press = acts.add_parser(
+        "load", help="send readings and ask over HTTP for a while; exit code 1 where anything failed or was lost"
+    )
+    press.add_argument("--url", required=True, help="where the gateway is reached")
+    press.add_argument(
+        "--for", dest="for_s", type=seconds, default=60.0, metavar="TIME", help="60s, 5m; 60s unless said"
+    )
+    press.add_argument("--state", type=Path, default=Path(".city/trial"))
+    press.add_argument("--homes", type=count, default=HOMES, help="as `set-up` was told")
+    press.set_defaults(run=_load)
     maker = acts.add_parser("manufacturer", help="the value of CITY_IDENTITY_MANUFACTURERS under which meters come in")
     maker.set_defaults(run=_manufacturer)
-    for one in (begin, maker):
+    for one in (begin, press, maker):
         one.add_argument("--seed", type=int, default=SEED, help="the same seed gives the same homes")
 
 
@@ -65,6 +76,27 @@ def _check(arguments: argparse.Namespace) -> int:
 
     print(asyncio.run(act()), end="")
     return 0
+
+
+def _load(arguments: argparse.Namespace) -> int:
+    from services.demo.trial_load import load  # noqa: PLC0415 - its own libraries
+
+    settings = read_settings(os.environ)
+    telemetry.configure(settings.telemetry, "trial")
+    secret = password(read_root_key(Path(settings.services.root_key_file)), RESIDENT)
+
+    async def act() -> dict[str, Any]:
+        plan = plan_of(datetime.now(UTC).date(), arguments.seed, arguments.homes)
+        limits = httpx.Limits(max_keepalive_connections=0)  # a client that comes anew each time
+        async with (
+            client_of(settings, arguments.state) as process,
+            httpx.AsyncClient(base_url=arguments.url, timeout=_ANSWER_S, limits=limits) as client,
+        ):
+            return (await load(process, client, plan, RESIDENT, secret, arguments.for_s)).told()
+
+    found = asyncio.run(act())
+    print(json.dumps(found))
+    return 1 if found["failed"] or found["lost"] or found["refused"] else 0
 
 
 def _manufacturer(arguments: argparse.Namespace) -> int:

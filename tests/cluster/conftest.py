@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ from infra.native import cache_folder
 
 _COMMAND_S = 300.0
 _ESTABLISHED_S = 60.0
+_POLL_S = 0.2
 _SAID = {"passed": "passed", "failed": "FAILED", "error": "FAILED", "skipped": "not run"}
 
 
@@ -101,8 +103,20 @@ class Definitions:
 
     def _apply(self, paths: Sequence[Path]) -> None:
         self.kubectl("apply", "--server-side", *(f"--filename={path}" for path in paths))
-        found = [f"crd/{path.stem}" for path in paths]
-        self.kubectl("wait", "--for=condition=Established", f"--timeout={_ESTABLISHED_S:.0f}s", *found)
+        await_established(self.kubectl, *(path.stem for path in paths))
+
+
+def await_established(kubectl: Tool, *names: str) -> None:
+    """Returns once the API server serves these definitions. `kubectl wait` fails on one so new that it has no conditions yet."""
+    end = time.monotonic() + _ESTABLISHED_S
+    while left := [name for name in names if not _established(kubectl.read("get", "crd", name))]:
+        assert time.monotonic() < end, f"not served within {_ESTABLISHED_S:.0f} s: {', '.join(left)}"
+        time.sleep(_POLL_S)
+
+
+def _established(definition: dict[str, Any]) -> bool:
+    conditions = definition.get("status", {}).get("conditions") or []
+    return any(one["type"] == "Established" and one["status"] == "True" for one in conditions)
 
 
 @pytest.fixture(scope="session")

@@ -133,6 +133,20 @@ def test_a_volume_of_a_claim_is_a_folder_of_the_node(ready: Node, kubectl: Tool,
     assert (ready.folder / "volumes" / volume).is_dir()
 
 
+def test_pods_answer_while_the_api_server_is_away(ready: Node, kubectl: Tool, namespace: str) -> None:
+    here = kubectl.within(namespace)
+    deploy(here, "shown")
+    ask = asker(ready, namespace, "shown")
+    until(_patient(lambda: bool(ask("http://shown/"))), "the pod does not answer", WAIT_S)
+    ready.cluster.api.kill()
+    try:
+        assert ask("http://shown/").startswith("shown-")
+    finally:
+        ready.cluster.api.start()
+    ready.cluster.api.restart()
+    assert len(here.read("get", "pods")["items"]) == 1
+
+
 def test_network_policies_hold_between_pods(ready: Node, kubectl: Tool, namespace: str) -> None:
     here = kubectl.within(namespace)
     deploy(here, "asks", "other", "asked")
