@@ -41,11 +41,11 @@ def read_flows() -> list[Flow]:
 def _taken_apart(row: dict[str, Any]) -> Iterator[Flow]:
     if not str(row.get("why", "")).strip():
         raise ValueError(f"a flow without a reason: {row}")
-    for source, target in product(_listed(row["from"]), _listed(row["to"])):
-        yield Flow(source, target, int(row["port"]), row.get("protocol", "TCP"), bool(row.get("implicit", False)))
+    for source, target, port in product(_listed(row["from"]), _listed(row["to"]), _listed(row["port"])):
+        yield Flow(source, target, int(port), row.get("protocol", "TCP"), bool(row.get("implicit", False)))
 
 
-def _listed(value: str | list[str]) -> list[str]:
+def _listed(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 

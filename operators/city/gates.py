@@ -107,13 +107,13 @@ class Gates:
                 return f"the query of the gate {one.name} is wrong, Prometheus says: {answer.wrong}"
         return ""
 
-    async def freezes(self, services: Iterable[str]) -> dict[str, str]:
-        """Reasons services give to be left alone, at most some seconds old."""
+    async def freezes(self, services: Iterable[str], *, fresh: bool = False) -> dict[str, str]:
+        """Reasons services give to be left alone, at most some seconds old; `fresh`: asked for now, as something is about to begin."""
         names = tuple(sorted(services))
         at, asked, found = self._frozen
         if self._services is None:
             return {}
-        if asked != names or self._monotonic() - at > FREEZE_FRESH_S:
+        if fresh or asked != names or self._monotonic() - at > FREEZE_FRESH_S:
             found = await self._services.freezes(names)
             self._frozen = (self._monotonic(), names, found)
         return dict(found)

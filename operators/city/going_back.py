@@ -64,6 +64,9 @@ def go_back(scene: Scene) -> Step:
     rollout = scene.rollout
     if scene.state.refused == rollout.identity and scene.world.retry:
         return _again(scene)
+    stray = scene.stray()
+    if stray is not None:
+        return stray
     if rollout.service:
         return _return(scene, rollout.service)
     if _restores(scene):
@@ -72,8 +75,6 @@ def go_back(scene: Scene) -> Step:
         left = _contracts(scene)
         if left is not None:
             return left
-    if scene.world.canary:
-        return RemoveCanary(min(scene.world.canary))
     return _refused(scene, "RolledBack", rollout.reason)
 
 
@@ -92,16 +93,25 @@ def _return(scene: Scene, name: str) -> Step:
     done = stable is None if target is None else (placed and stable is not None and stable.progress is Progress.DONE)
     if done and not tried:
         return _returned(scene, name)
-    reason = stable.reason if stable is not None and (placed or target is None) else ""
+    if target is not None and not placed and not tried:
+        return _replaced(scene, target)
     if scene.overrun(scene.spec.ready_s):
+        reason = stable.reason if stable is not None and placed else ""
         return _stuck(scene, f"{name} did not go back within {seconds(scene.spec.ready_s)}{because(reason)}")
     if tried:
         return RemoveCanary(name)
     if target is None:
         return Remove(name)
-    if placed:
-        return Wait(sentence(f"{name} goes back to {_named(target)}{because(reason)}"), "RollingBack", again_s=1.0)
-    return _missing(scene, target.manifests) or ApplyStable(target)
+    why = because(stable.reason) if stable is not None else ""
+    return Wait(sentence(f"{name} goes back to {_named(target)}{why}"), "RollingBack", again_s=1.0)
+
+
+def _replaced(scene: Scene, target: Target) -> Step:
+    """The time it has begins when it can be done: the operator may have been away since it was decided."""
+    missing, overrun = _missing(scene, target.manifests), scene.overrun(scene.spec.ready_s)
+    if missing is not None:
+        return _stuck(scene, missing.reason) if overrun else missing
+    return scene.begun(f"{target.name} goes back to {_named(target)}") if overrun else ApplyStable(target)
 
 
 def _named(target: Target) -> str:

@@ -1,4 +1,4 @@
-"""Hears of changes of City resources through kopf and wakes the loop that looks. Started by `main`.
+"""Hears of changes through kopf and wakes the loop that looks. Started by `main`.
 
 kopf watches, lists again after 410 and reconnects. It decides nothing: no handler writes, and it keeps no state in the resource.
 """
@@ -14,7 +14,8 @@ from typing import Any
 import kopf
 
 from citykit.errors import EnvironmentFault
-from operators.city.kube import CITY, GROUP, KINDS, VERSION
+from operators.city.kube import CITY, KINDS
+from operators.city.manifests import APPLIED, OPERATOR
 
 SERVER_TIMEOUT_S = 240
 """A watch ends in good order after so long and begins anew: one that died silently is not trusted longer."""
@@ -72,13 +73,15 @@ def settings() -> kopf.OperatorSettings:
 
 
 def registry(wake: Callable[[], None]) -> kopf.OperatorRegistry:
-    """One handler: whatever happens to a City wakes the loop."""
+    """One handler: whatever happens to a City, or to the workloads and Jobs we applied, wakes the loop."""
     found = kopf.OperatorRegistry()
 
     async def heard(**_: Any) -> None:
         wake()
 
-    kopf.on.event(GROUP, VERSION, KINDS[CITY][2], registry=found)(heard)
+    kopf.on.event(*KINDS[CITY], registry=found)(heard)
+    for kind in ("Deployment", "StatefulSet", "Job"):
+        kopf.on.event(*KINDS[kind], labels={APPLIED: OPERATOR}, registry=found)(heard)
     kopf.on.login(registry=found)(_login)
     return found
 

@@ -46,6 +46,8 @@ class Lease:
         self._monotonic = monotonic
         self._until = float("-inf")
         self._seen: tuple[str, float] = ("", float("-inf"))
+        self._told = False
+        self._silent_since: float | None = None
         self.holder = ""
         self.answered = monotonic()
         self.changed = asyncio.Event()
@@ -74,20 +76,29 @@ class Lease:
 
     async def once(self) -> bool:
         """One look, and whatever follows from it. False: no answer; nothing changes then, and what is held runs out by itself."""
-        led, begun, renewed = self.held, self._monotonic(), True
+        begun, renewed = self._monotonic(), True
         try:
             await self._once(begun)
-            self.answered = self._monotonic()
         except (Conflict, AlreadyExists, NotFound):
-            self.answered = self._monotonic()  # somebody was faster; look again
+            pass  # somebody was faster; look again
         except Unavailable as error:
             renewed = False
-            logger("operator").warning("lease-unanswered", extra={"fields": {"why": error.message}})
-        if self.held != led:
-            word = "leading" if self.held else "not-leading"
-            logger("operator").info(word, extra={"fields": {"holder": self.holder}})
-            self.changed.set()
+            if self._silent_since is None:
+                logger("operator").warning("lease-unanswered", extra={"fields": {"why": error.message}})
+                self._silent_since = begun
+        if renewed:
+            self.answered, self._silent_since = self._monotonic(), None
+        self._tell()
         return renewed
+
+    def _tell(self) -> None:
+        """Says so when we began or ceased to lead, also when the time just ran out."""
+        if self.held != self._told:
+            self._told = self.held
+            logger("operator").info(
+                "leading" if self._told else "not-leading", extra={"fields": {"holder": self.holder}}
+            )
+            self.changed.set()
 
     async def _once(self, begun: float) -> None:
         found = await self._api.get("Lease", MANAGER)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from citykit.errors import CityError, Conflict, InvalidArgument, NotFound, Unavailable
+from citykit.errors import CityError, Conflict, Damaged, InvalidArgument, NotFound, Unavailable
 from citykit.operations.pulse import Pulse
 from citykit.telemetry import logger
 from operators.city.act import Act, Actor
@@ -98,6 +98,8 @@ class Reconciler:
         self._rollout = ""
         self._tidied = ""
         self._probed = float("-inf")
+        self._last: Step | None = None
+        self._same = 0
 
     async def run(self) -> None:
         """For as long as the process runs."""
@@ -155,16 +157,19 @@ class Reconciler:
         city = {**cities[0], "kind": CITY, "apiVersion": "provable.city/v1"}
         if city["metadata"].get("deletionTimestamp"):
             return await self._finalize(city)
-        if await ensure_finalizer(self._api, city):
-            return 0.0
+        return 0.0 if await ensure_finalizer(self._api, city) else await self._of(city)
+
+    async def _of(self, city: Object) -> float:
         try:
             spec = read_spec(city["spec"])
         except InvalidArgument as error:
             return await self._refuse(city, error.message)
-        return await self._step(await self._read(city, self._paused(city, spec)))
-
-    def _paused(self, city: Object, spec: CitySpec) -> CitySpec:
-        return replace(spec, paused=True) if annotations_of(city).get(f"{ANNOTATION}paused") else spec
+        try:
+            found = await self._read(city, spec)
+        except Damaged as error:  # the status is not overwritten: it may be the only trace of a rollout under way
+            await self._events.tell(city, "Damaged", error.message, warning=True)
+            return NOTHING_S
+        return await self._step(found)
 
     async def _read(self, city: Object, spec: CitySpec) -> Round:
         state = read_state(city.get("status") or {})
@@ -177,6 +182,9 @@ class Reconciler:
         found = tracks(seen, self._actor.refused, now, state.rollout.weight if state.rollout else 100)
         work = jobs(seen, self._actor.refused_jobs, now)
         notes = annotations_of(city)
+        if notes.get(f"{ANNOTATION}paused") in (identity or "true", "true"):
+            spec = replace(spec, paused=True)
+        pending = bool(identity) and state.rollout is None
         world = World(
             now=now,
             available=seen.config_maps,
@@ -184,13 +192,12 @@ class Reconciler:
             stable=found["stable"],
             canary=found["canary"],
             jobs={name: progress for name, (progress, _) in work.items()},
-            frozen=await self._gates.freezes(found["stable"]) if identity else {},
+            frozen=await self._gates.freezes(found["stable"], fresh=pending) if identity else {},
             approved_by=approvers(notes.get(APPROVALS, ""), identity),
             promote=notes.get(f"{ANNOTATION}promote") == identity != "",
             abort=notes.get(f"{ANNOTATION}abort") == identity != "",
             retry=notes.get(f"{ANNOTATION}retry", "") == state.refused != "",
         )
-        pending = bool(identity) and state.rollout is None
         return Round(city, spec, state, world, pending, {name: reason for name, (_, reason) in work.items() if reason})
 
     async def _step(self, found: Round) -> float:
@@ -207,17 +214,24 @@ class Reconciler:
         STEPS.labels(type(step).__name__).inc()
         match step:
             case Wait(_, phase, again_s):
+                self._last = None
                 await self._report(found, step)
                 await self._rest(found, phase)
                 return min(again_s, NOTHING_S)
             case Save(state, event):
                 await self._save(found, state, event)
-                return 0.0
+                return self._again(step, 0.0)
             case Ask():
                 return ACTED_S
             case _:
                 await self._act(found, step)
-                return ACTED_S
+                return self._again(step, ACTED_S)
+
+    def _again(self, step: Step, pause_s: float) -> float:
+        """The same step once more means that it did nothing: what is refused is not asked for all the time."""
+        self._same = self._same + 1 if step == self._last else 0
+        self._last = step
+        return AWAY_S[min(self._same, len(AWAY_S)) - 1] if self._same else pause_s
 
     async def _not_kept(self, found: Round) -> str:
         """A field of the status that the API server drops, so that we would not remember it; looked at now and then before something begins."""
@@ -266,19 +280,37 @@ class Reconciler:
             before, found.generation, report, state, found.world, found.spec, list(self._gates.evidence), failed
         )
         if not same(before, after):
-            self._lease.require()
-            await self._api.replace({**found.city, "status": after}, status=True)
+            await self._put_status(found.city, after)
             if before.get("phase") != after["phase"]:
                 if before.get("phase"):
                     PHASE.labels(before["phase"]).set(0)
                 PHASE.labels(after["phase"]).set(1)
 
+    async def _put_status(self, city: Object, status: Object) -> None:
+        """Written onto what was read; or onto what somebody touched meanwhile without changing what is wanted or what was done.
+
+        Raises:
+            Conflict: that did change; the step must be decided anew.
+        """
+        read = city
+        for _ in range(_TRIES):
+            self._lease.require()
+            try:
+                await self._api.replace({**read, "status": status}, status=True)
+            except Conflict:
+                found = await self._api.get(CITY, name_of(city))
+                if found is None or any(_of(found, path) != _of(city, path) for path in _DECISIVE):
+                    raise
+                read = {**found, "kind": CITY, "apiVersion": city["apiVersion"]}
+            else:
+                return
+        raise Conflict(f"the City {name_of(city)} is written by somebody else all the time")
+
     async def _refuse(self, city: Object, why: str) -> float:
         before = city.get("status") or {}
         after = refused_status(before, int(city["metadata"].get("generation", 1)), why, utc_now())
         if not same(before, after):
-            self._lease.require()
-            await self._api.replace({**city, "status": after}, status=True)
+            await self._put_status(city, after)
             await self._events.tell(city, "Refused", why, warning=True)
         return NOTHING_S
 
@@ -312,3 +344,14 @@ class Reconciler:
         self._tidied = done
         if gone:
             logger("operator").info("collected", extra={"fields": {"names": gone}})
+
+
+_TRIES = 5
+_DECISIVE = (("metadata", "uid"), ("metadata", "generation"), ("metadata", "deletionTimestamp"), ("status",))
+
+
+def _of(city: Object, path: tuple[str, ...]) -> object:
+    found: object = city
+    for name in path:
+        found = found.get(name) if isinstance(found, dict) else None
+    return found

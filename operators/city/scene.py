@@ -12,6 +12,7 @@ from typing import Any
 from operators.city.model import (
     CitySpec,
     Past,
+    RemoveCanary,
     Rollout,
     Save,
     ServiceSpec,
@@ -63,6 +64,11 @@ class Scene:
         """The rollout is over."""
         history = recorded(self.state, self.rollout, outcome, reason, self.world.now, self.spec.history_limit)
         return Save(replace(self.state, rollout=None, history=history, **changes), event)
+
+    def stray(self) -> RemoveCanary | None:
+        """A canary of a service that is not in hand: left over from a look that did not show it."""
+        names = sorted(set(self.world.canary) - {self.rollout.service})
+        return RemoveCanary(names[0]) if names else None
 
     def missing(self, name: str) -> Wait | None:
         """A ConfigMap that is needed and not there."""

@@ -27,7 +27,9 @@ INVARIANTS_S = 120.0
 
 def move_services(scene: Scene) -> Step:
     """The next step of the service in hand, or of the next one, or the end."""
-    rollout, name = scene.rollout, scene.rollout.service
+    rollout, name, stray = scene.rollout, scene.rollout.service, scene.stray()
+    if stray is not None:
+        return stray
     if not name:
         return _take(scene)
     if rollout.hurried and rollout.hurried != name and not scene.world.promote:
@@ -51,8 +53,6 @@ def _take(scene: Scene) -> Step:
         return held or scene.begun(
             f"{superfluous[0]} is removed", service=superfluous[0], weight=0, changed=_with(scene, superfluous[0])
         )
-    if scene.world.canary:
-        return RemoveCanary(min(scene.world.canary))
     return _succeeded(scene)
 
 
@@ -77,7 +77,7 @@ def _runs(scene: Scene, service: ServiceSpec) -> bool:
 
 def _begin(scene: Scene, service: ServiceSpec) -> Step:
     name = service.target.name
-    held = frozen(scene.world, {name}) or scene.missing(service.target.manifests)
+    held = frozen(scene.world, {name}) or scene.missing(service.target.manifests) or _unready_needs(scene, service)
     if held is not None:  # until the rollout's own deadline
         return held
     steps = service.canary.steps if service.canary else ()
@@ -85,6 +85,17 @@ def _begin(scene: Scene, service: ServiceSpec) -> Step:
     weight = steps[0] if tried else 100
     event = f"{name} {service.target.version}: {f'{weight} % try it' if tried else 'replaces what runs'}"
     return scene.begun(event, service=name, weight=weight, changed=_with(scene, name), standing=_stands(scene, service))
+
+
+def _unready_needs(scene: Scene, service: ServiceSpec) -> Wait | None:
+    """Services it depends on that are not well, though nobody changes them now."""
+    for name in service.depends_on:
+        found = scene.world.stable.get(name)
+        if name in scene.goal and (found is None or found.progress is not Progress.DONE):
+            why = because(found.reason) if found is not None else ""
+            text = f"{service.target.name} has to wait for {name}, which it depends on and which is not ready{why}"
+            return Wait(sentence(text), "Progressing")
+    return None
 
 
 def _stands(scene: Scene, service: ServiceSpec) -> bool:
@@ -162,13 +173,9 @@ def _promoted(scene: Scene, name: str) -> Save:
 
 
 def _remove(scene: Scene, name: str) -> Step:
-    """Takes it away until it is gone."""
+    """Takes it away until it is gone, or until the rollout's own deadline."""
     if name not in scene.world.stable and name not in scene.world.canary:
         return scene.begun(f"{name} is gone", service="", weight=0)
-    if scene.overrun(scene.spec.ready_s):
-        return turn_back(
-            scene, f"{name}, which the goal does not have, could not be removed within {seconds(scene.spec.ready_s)}"
-        )
     return Remove(name)
 
 
@@ -185,12 +192,16 @@ def _unready(scene: Scene, service: ServiceSpec, found: Running | None, *, place
         return None
     if rollout.looked is not None:
         return scene.begun(f"the pods of {at} are no longer ready; it is looked at anew when they are")
-    if scene.overrun(spec.ready_s):
-        reason = found.reason if found is not None and ours else ""
-        return turn_back(scene, f"{at} was not ready within {seconds(spec.ready_s)}{because(reason)}")
-    if found is not None and placed:
-        return Wait(sentence(f"{at} is not ready yet{because(found.reason)}"), "Progressing", again_s=1.0)
-    return scene.missing(service.target.manifests)
+    missing = None if placed else scene.missing(service.target.manifests)
+    if not scene.overrun(spec.ready_s):
+        wait = Wait(
+            sentence(f"{at} is not ready yet{because(found.reason if found else '')}"), "Progressing", again_s=1.0
+        )
+        return wait if placed else missing
+    if not placed and missing is None:  # decided long ago and not done: the operator was away, so its time begins now
+        return scene.begun(f"{at} is taken up again")
+    reason = missing.reason if missing is not None else found.reason if found is not None else ""
+    return turn_back(scene, f"{at} was not ready within {seconds(spec.ready_s)}{because(reason)}")
 
 
 def _judged(scene: Scene, service: ServiceSpec, at: str, following: Save) -> Step:

@@ -17,7 +17,7 @@ from citykit import telemetry
 from citykit.keys import read_root_key
 from citykit.settings import read_settings
 from services.commands.run import count, seconds
-from services.demo.trial import check, client_of, password, plan_of, set_up
+from services.demo.trial import check, client_of, password, patiently, plan_of, set_up
 from simulation.neighbourhood import RESIDENT, Neighbourhood
 
 SEED, HOMES = 7, 10
@@ -60,10 +60,14 @@ def _set_up(arguments: argparse.Namespace) -> int:
     async def act() -> None:
         plan = plan_of(datetime.now(UTC).date(), arguments.seed, arguments.homes)
         async with client_of(settings, arguments.state) as process:
-            await set_up(process, plan, arguments.state, lambda line: print(line, flush=True))
+            await patiently(lambda: set_up(process, plan, arguments.state, _say), _say)
 
     asyncio.run(act())
     return 0
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
 
 
 def _check(arguments: argparse.Namespace) -> int:

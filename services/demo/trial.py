@@ -12,7 +12,7 @@ import os
 import re
 import secrets
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -23,12 +23,15 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
+import grpc
+import grpc.aio
 import httpx
 
 from city.metering.v1 import metering_service_pb2 as metering
 from city.metering.v1.metering_service_pb2_grpc import MeteringServiceStub
 from citykit.absent import AbsentBus, AbsentLedger
 from citykit.clock import RealClock
+from citykit.edge import city_error
 from citykit.errors import Damaged, EnvironmentFault, FailedPrecondition, Unavailable
 from citykit.ids import system_randomness
 from citykit.keys import derive_key, read_root_key
@@ -47,6 +50,7 @@ BILLING_S = 300.0
 _CLIENT = "dashboard"
 _HIDDEN = re.compile(r'<input type="hidden" name="([^"]*)" value="([^"]*)">')
 _ANCHOR_TRIES, _ANCHOR_POLL_S = 120, 0.5
+_ANSWER_TRIES, _ANSWER_POLL_S = 300, 3.0
 _VERIFY_S = 60.0
 
 
@@ -130,6 +134,20 @@ async def set_up(process: Process, plan: Plan, state: Path, say: Callable[[str],
     if not answer.run:
         raise FailedPrecondition(f"no home could be billed; the first reason: {', '.join(answer.left_out[:1])}")
     say(f"{answer.bills} bills for {plan.begins} to {plan.ends} in {answer.run}")
+
+
+async def patiently(act: Callable[[], Awaitable[None]], say: Callable[[str], None]) -> None:
+    """Does it once the city answers; a city that is being rolled out takes its time. What was done before is not done twice."""
+    for number in range(_ANSWER_TRIES):
+        try:
+            return await act()
+        except grpc.aio.AioRpcError as error:
+            if error.code() is not grpc.StatusCode.UNAVAILABLE:
+                raise city_error(error) from None
+            if number == 0:
+                say("the city does not answer yet; waiting")
+            await asyncio.sleep(_ANSWER_POLL_S)
+    raise Unavailable("the city did not answer in time; `kubectl get pods` shows what is not ready")
 
 
 async def send_month(process: Process, neighbourhood: Neighbourhood) -> Counts:

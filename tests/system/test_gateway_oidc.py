@@ -105,7 +105,9 @@ async def test_a_wrong_login_shows_the_page_again(city: FakeCity, client: httpx.
 
 async def test_a_gateway_that_is_refused_blames_no_password(city: FakeCity, client: httpx.AsyncClient) -> None:
     fields = await fields_of_page(client)
-    city.calls.errors["Authorize"] = errors.Unauthenticated("the certificate names nobody", reason="certificate-unknown")
+    city.calls.errors["Authorize"] = errors.Unauthenticated(
+        "the certificate names nobody", reason="certificate-unknown"
+    )
     answer = await client.post("/oidc/authorize", data=fields | LOGIN)
     assert (answer.status_code, answer.json()["reason"]) == (401, "certificate-unknown")
 

@@ -7,12 +7,14 @@ from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
+import grpc
+import grpc.aio
 import httpx
 import pytest
 
 from city.metering.v1 import metering_service_pb2 as metering
 from city.metering.v1.metering_service_pb2_grpc import MeteringServiceStub
-from citykit.errors import Damaged, FailedPrecondition
+from citykit.errors import Damaged, FailedPrecondition, PermissionDenied, Unavailable
 from citykit.settings import CitySettings, IdentitySettings, NotarySettings
 from services.demo import trial
 from services.testing import TestCity, embedded_city
@@ -85,3 +87,23 @@ async def test_what_was_changed_on_the_way_is_refused(
 async def test_a_stranger_is_told_so(client: httpx.AsyncClient, tmp_path: Path) -> None:
     with pytest.raises(FailedPrecondition, match="was refused"):
         await trial.check(client, "wrong", tmp_path)
+
+
+async def test_a_city_that_does_not_answer_yet_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trial, "_ANSWER_POLL_S", 0.0)
+    said: list[str] = []
+    left = [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.UNAVAILABLE]
+
+    async def act() -> None:
+        if left:
+            raise grpc.aio.AioRpcError(left.pop(), grpc.aio.Metadata(), grpc.aio.Metadata(), "", "")
+
+    await trial.patiently(act, said.append)
+    assert (left, len(said)) == ([], 1)
+    left.append(grpc.StatusCode.PERMISSION_DENIED)
+    with pytest.raises(PermissionDenied):
+        await trial.patiently(act, said.append)
+    monkeypatch.setattr(trial, "_ANSWER_TRIES", 1)
+    left.append(grpc.StatusCode.UNAVAILABLE)
+    with pytest.raises(Unavailable, match="did not answer in time"):
+        await trial.patiently(act, said.append)

@@ -7,11 +7,16 @@
 {{- if eq .Values.kafka.mode "bundled" }}{{ $pods = append $pods "kafka" }}{{ end -}}
 {{- if eq .Values.postgres.mode "bundled" }}{{ $pods = append $pods "postgres" }}{{ end -}}
 {{- if eq .Values.ledger.mode "dev" }}{{ $pods = append $pods "ledger" }}{{ end -}}
-{{- if eq .Values.ledger.mode "bundled" }}{{ $pods = concat $pods (list "fabric-peer" "fabric-orderer" "chaincode") }}{{ end -}}
+{{- if eq .Values.ledger.mode "bundled" }}
+{{- $pods = concat $pods (list "fabric-peer" "chaincode") }}
+{{- if .Values.ledger.fabric.orderers }}{{ $pods = append $pods "fabric-orderer" }}{{ end }}
+{{- end -}}
+{{- if .Values.trial.enabled }}{{ $pods = append $pods "trial" }}{{ end -}}
 {{- if .Values.prepare.enabled }}{{ $pods = append $pods "prepare" }}{{ end -}}
 {{- if .Values.provision.enabled }}{{ $pods = append $pods "provision" }}{{ end -}}
-{{- if .Values.operator.enabled }}{{ $pods = concat $pods (list "operator" "uninstall") }}{{ end -}}
-{{ toYaml $pods }}
+{{- if .Values.operator.enabled }}{{ $pods = append $pods "operator" }}{{ end -}}
+{{- if include "city.had-operator" . }}{{ $pods = append $pods "uninstall" }}{{ end -}}
+{{ toYaml (sortAlpha $pods) }}
 {{- end }}
 
 {{/* NetworkPolicyPeers for a name of the table, as a YAML list: (dict "root" $ "name" NAME "pods" LIST). */}}
@@ -26,9 +31,6 @@
 {{- else if and (eq .name "postgres") (eq $values.postgres.mode "cloudnative-pg") -}}
 - podSelector:
     matchLabels: {cnpg.io/cluster: postgres}
-{{- else if and (eq .name "ledger") (eq $values.ledger.mode "bundled") -}}
-- podSelector:
-    matchLabels: {{- include "city.selector" (dict "name" "fabric-peer") | nindent 6 }}
 {{- else -}}
 {{ toYaml (index $values.networkPolicy.peers .name | default list) }}
 {{- end }}
@@ -53,7 +55,9 @@
 # {{ $flow.why }}
 - {{ $args.other }}: {{ toJson $peers }}
   ports:
-    - {port: {{ $port }}, protocol: {{ $flow.protocol | default "TCP" }}}
+    {{- range kindIs "slice" $port | ternary $port (list $port) }}
+    - {port: {{ . }}, protocol: {{ $flow.protocol | default "TCP" }}}
+    {{- end }}
 {{- end }}
 {{- end }}
 {{- end }}

@@ -44,9 +44,11 @@ app.kubernetes.io/part-of: provable-city
 {{ include "city.image" (dict "root" .root "repository" $image.repository "tag" ($image.tag | default $version) "digest" $image.digest) }}
 {{- end }}
 
-{{/* The secret to use for one with a default name: (dict "root" $ "name" NAME). */}}
+{{/* The secret to use for one with a default name (CloudNativePG makes its administrator's itself): (dict "root" $ "name" NAME). */}}
 {{- define "city.secret" -}}
-{{ index .root.Values.existingSecrets .name | default .name }}
+{{- $name := .name -}}
+{{- if and (eq $name "postgres-admin") (eq .root.Values.postgres.mode "cloudnative-pg") }}{{ $name = "postgres-superuser" }}{{ end -}}
+{{ index .root.Values.existingSecrets .name | default $name }}
 {{- end }}
 
 {{/* One map over another, all the way down; unlike mergeOverwrite it lets 0, false and "" win: (dict "base" MAP "over" MAP). */}}

@@ -40,12 +40,15 @@ priorityClassName: {{ . }}
 {{- end }}
 {{- end }}
 
-{{/* Metadata of a pod: (dict "root" $ "name" NAME ["version" V "track" T]). */}}
+{{/* Metadata of a pod: (dict "root" $ "name" NAME ["version" V "track" T "node" N]). */}}
 {{- define "city.pod-metadata" -}}
 labels:
   {{- include "city.labels" . | nindent 2 }}
   {{- with .track }}
   provable.city/track: {{ . }}
+  {{- end }}
+  {{- with .node }}
+  provable.city/node: {{ . }}
   {{- end }}
   {{- with .root.Values.podLabels }}
   {{- toYaml . | nindent 2 }}

@@ -7,6 +7,7 @@
 {{- if and (eq $v.ledger.mode "dev") (ne $v.profile "trial") }}
 {{- fail (printf "ledger.mode=dev is the development peer, with one operator and not Fabric: for the profile trial only, not %s. Set ledger.mode to bundled or external" $v.profile) }}
 {{- end }}
+{{- if and $v.trial.enabled (ne $v.profile "trial") }}{{ fail (printf "trial.enabled fills a city with invented homes and readings: for the profile trial only, not %s" $v.profile) }}{{ end }}
 {{- if has $v.profile (list "city" "region") }}
 {{- range list "kafka" "postgres" }}
 {{- if eq (index $v .).mode "bundled" }}

@@ -22,6 +22,9 @@ The objects of one service, the same whether helm applies them or the operator d
 {{- $_ := set $own "CITY_PAYMENTS_PROVIDER_URL" $root.Values.payments.provider.url -}}
 {{- $_ := set $own "CITY_PAYMENTS_PROVIDER_SECRET_FILE" "/etc/city/provider/secret" -}}
 {{- end -}}
+{{- if and (eq $name "identity") $root.Values.trial.enabled -}}
+{{- $_ := set $own "CITY_IDENTITY_MANUFACTURERS" $root.Values.trial.manufacturer -}}
+{{- end -}}
 {{- with $root.Values.identity.issuer.url -}}
 {{- $_ := set $own "CITY_IDENTITY_ISSUER" . -}}
 {{- end -}}

@@ -31,9 +31,9 @@ async def happened(operator: Operator, kind: str, count: int, wait_s: float = 60
 
 async def test_killed_at_every_kind_of_step_the_upgrade_arrives_once(rig: Rig) -> None:
     operator = await rig.operator()
-    await rig.want(await rig.version("1.0.0"))
+    await rig.want(await rig.version("1.0.0", jobs=True))
     await rig.running("1.0.0")
-    await rig.want(await rig.version("1.1.0", canary=[50], gates=gates(rig.knobs.prometheus)))
+    await rig.want(await rig.version("1.1.0", jobs=True, canary=[50], gates=gates(rig.knobs.prometheus)))
     before = {kind: sum(one.get("step") == kind or one["event"] == kind for one in operator.lines()) for kind in KINDS}
     killed = []
     for kind in KINDS:

@@ -12,9 +12,15 @@ from infra.helm.golden import PROFILES
 from infra.helm.rendering import Chart, Rendering, installed
 from infra.native import cache_folder
 
+API_SERVER = "10.96.0.1"
+_NARROW = {"networkPolicy": {"peers": {"apiserver": [{"ipBlock": {"cidr": f"{API_SERVER}/32"}}]}}}
 WAYS: dict[str, dict[str, Any]] = {
-    "direct": {"operator": {"enabled": False, "approvals": 0}, "services": {"gateway": {"canary": {"steps": []}}}},
-    "operator": {"operator": {"enabled": True, "webhook": {"caBundle": "QQ=="}}},
+    "direct": {
+        **_NARROW,
+        "operator": {"enabled": False, "approvals": 0},
+        "services": {"gateway": {"canary": {"steps": []}}},
+    },
+    "operator": {**_NARROW, "operator": {"enabled": True, "webhook": {"caBundle": "QQ=="}}},
 }
 """Who applies the services."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from itertools import product
 
 import pytest
@@ -10,10 +11,10 @@ from infra.helm.flows import OUTSIDE, Flow, read_flows
 from infra.helm.golden import PROFILES
 from infra.helm.policies import End, Policies
 from infra.helm.rendering import NAMESPACE, Chart, Rendering
-from tests.cluster.render.conftest import Rendered
+from tests.cluster.render.conftest import API_SERVER, Rendered
 
 STRANGER_PORTS = (22, 80, 8443)
-_ADDRESSES = {"provider": "203.0.113.5", "issuer": "203.0.113.6", "ledger": "192.0.2.10", "apiserver": "10.96.0.1"}
+_ADDRESSES = {"provider": "203.0.113.5", "issuer": "203.0.113.6", "ledger": "192.0.2.10", "apiserver": API_SERVER}
 _NAMESPACES = {"dns": "kube-system", "prometheus": "monitoring", "ingress": "gateways"}
 
 
@@ -25,7 +26,8 @@ def _pods(rendering: Rendering) -> dict[str, End]:
 
 def _outside(rendering: Rendering, pods: dict[str, End]) -> dict[str, End]:
     """Somebody for each name that is no pod here."""
-    ends = {name: End(address=address) for name, address in _ADDRESSES.items() if name not in pods}
+    absent = {"ledger"} if "fabric-peer" in pods else set(pods)
+    ends = {name: End(address=address) for name, address in _ADDRESSES.items() if name not in absent}
     ends |= {name: End(space, {"app": name}, address="10.1.1.1") for name, space in _NAMESPACES.items()}
     for name, kind, labels in (
         ("kafka", "Kafka", {"strimzi.io/cluster": "kafka", "strimzi.io/kind": "Kafka"}),
@@ -36,12 +38,20 @@ def _outside(rendering: Rendering, pods: dict[str, End]) -> dict[str, End]:
     return ends
 
 
-def _expected(flows: list[Flow], names: set[str], silent: set[str]) -> set[Flow]:
+def _expected(flows: list[Flow], pods: Collection[str], ends: set[str], silent: set[str]) -> set[Flow]:
+    """The table's flows between a pod and somebody who is there."""
     return {
         Flow(one.source, one.target, one.port, one.protocol)
         for one in flows
-        if not one.implicit and {one.source, one.target} <= names and not {one.source, one.target} & silent
+        if not one.implicit and _concerns(one, pods, ends - silent)
     }
+
+
+def _concerns(flow: Flow, pods: Collection[str], ends: set[str]) -> bool:
+    """What others run is called, and what it calls is theirs."""
+    if flow.source in pods:
+        return flow.target in ends
+    return flow.source in OUTSIDE and flow.source in ends and flow.target in pods
 
 
 @pytest.mark.parametrize("way", ["direct", "operator"])
@@ -51,8 +61,7 @@ def test_the_policies_are_the_table(rendered: Rendered, profile: str, way: str) 
     pods = _pods(rendering)
     ends = {**_outside(rendering, pods), **pods}
     policies = Policies(rendering.of("NetworkPolicy").values(), NAMESPACE)
-    flows = _aliased(read_flows(), pods)
-    silent = _silent(rendering)
+    flows = read_flows()
     ports = {(one.port, one.protocol) for one in flows} | {(port, "TCP") for port in STRANGER_PORTS}
     found = set()
     for (source, target), (port, protocol) in product(product(ends, repeat=2), ports):
@@ -60,34 +69,12 @@ def test_the_policies_are_the_table(rendered: Rendered, profile: str, way: str) 
             continue  # two strangers are not ours to judge
         if policies.allows(ends[source], ends[target], port, protocol):
             found.add(Flow(source, target, port, protocol))
-    api = {one for one in found if one.target in OUTSIDE and one.port in (443, 6443) and one.target != "apiserver"}
-    assert {one.source for one in api} <= {"operator", "provision", "uninstall"}, "the API server may be any address"
-    assert found - api - _by_address(found) == _expected(flows, set(ends), silent) - api
-
-
-def _aliased(flows: list[Flow], pods: dict[str, End]) -> list[Flow]:
-    """With Fabric in the cluster the ledger is its peer."""
-    if "fabric-peer" not in pods:
-        return flows
-    return [
-        Flow(one.source, "fabric-peer", one.port, one.protocol, one.implicit) if one.target == "ledger" else one
-        for one in flows
-    ]
+    assert found == _expected(flows, pods, set(ends), _silent(rendering))
 
 
 def _silent(rendering: Rendering) -> set[str]:
     """Names of the table that the values say nobody is."""
-    silent = {"provider", "issuer"}
-    if not rendering.of("ServiceMonitor"):
-        silent |= {"prometheus", "ingress"}
-    return silent
-
-
-def _by_address(found: set[Flow]) -> set[Flow]:
-    """Who may reach the API server, which may be any address, may reach any at its two ports, and be reached from any at the webhook's."""
-    reaching = {"operator", "provision", "uninstall"}
-    out = {one for one in found if one.source in reaching and one.port in (443, 6443) and one.target != "apiserver"}
-    return out | {one for one in found if one.target == "operator" and one.port == 9443 and one.source != "apiserver"}
+    return {"provider", "issuer"} | (set() if rendering.of("ServiceMonitor") else {"prometheus", "ingress"})
 
 
 def test_every_pod_is_under_the_default_deny(rendering: Rendering) -> None:

@@ -21,6 +21,10 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
     "a parameter that loses money": ({"postgres": {"parameters": {"fsync": "off"}}}, "postgres.parameters.fsync is not for choosing"),
     "an approval of many": ({"operator": {"approvals": 3}}, "/operator/approvals"),
     "the development peer in earnest": ({"profile": "small"}, "for the profile trial only, not small"),
+    "invented homes in earnest": (
+        {"profile": "small", "trial": {"enabled": True}, "ledger": {"mode": "bundled"}},
+        "for the profile trial only, not small",
+    ),
     "one broker for a city": (
         {"profile": "city", "ledger": {"mode": "external", "external": {"peer": "p:7051"}}},
         "kafka.mode=bundled is one pod",

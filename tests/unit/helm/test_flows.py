@@ -8,8 +8,9 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+import yaml
 
-from infra.helm.facts import ROOT
+from infra.helm.facts import CHART, ROOT
 from infra.helm.flows import OUTSIDE, read_flows, services_called
 from services.gateway.app import calls
 from services.registry import SERVICES, WITHOUT_PARTS
@@ -97,3 +98,10 @@ def test_no_flow_is_said_twice() -> None:
 def test_nobody_from_outside_reaches_a_part() -> None:
     into = {one.target for one in read_flows() if one.source in OUTSIDE and not one.implicit}
     assert into.isdisjoint({"kafka", "postgres", "prepare", "provision", "check", "uninstall"})
+
+
+def test_the_chaincodes_are_called_at_their_ports() -> None:
+    facts = yaml.safe_load((CHART / "files" / "services.yaml").read_text())
+    assert {one.port for one in read_flows() if one.target == "chaincode" and one.source == "fabric-peer"} == set(
+        facts["chaincodes"].values()
+    )

@@ -218,9 +218,11 @@ async def test_freezes_are_asked_for_now_and_then(server: Server, watch: Watch) 
     for _ in range(3):
         assert await gates.freezes(["voting"]) == {"voting": "an election is on"}
     assert told.asked == 1
+    await gates.freezes(["voting"], fresh=True)
+    assert told.asked == 2
     watch.now = 6.0
     await gates.freezes(["voting"])
-    assert told.asked == 2
+    assert told.asked == 3
     assert await gates_of(server, watch).freezes(["voting"]) == {}
 
 

@@ -91,6 +91,22 @@ async def test_a_restart_in_the_same_pod_waits_for_nobody(api: FakeApi, watch: W
     assert api.objects["Lease", MANAGER]["spec"]["leaseTransitions"] == 1
 
 
+async def test_what_runs_out_is_told_and_silence_is_told_once(
+    api: FakeApi, watch: Watch, caplog: pytest.LogCaptureFixture
+) -> None:
+    lease = Lease(api, "a", watch)
+    await lease.once()
+    assert lease.changed.is_set()
+    lease.changed.clear()
+    api.failing = Unavailable("away")
+    with caplog.at_level("INFO"):
+        for _ in range(10):
+            watch.now += 2.0
+            await lease.once()
+    assert lease.changed.is_set()
+    assert [one.message for one in caplog.records] == ["lease-unanswered", "not-leading"]
+
+
 async def test_of_two_that_take_it_at_once_one_gets_it(api: FakeApi, watch: Watch) -> None:
     first, second = Lease(api, "a", watch), Lease(api, "b", watch)
     await first.once()

@@ -242,6 +242,66 @@ async def test_the_city_is_let_go(rig: Rig) -> None:
     assert await rig.reconciler.turn() == NOTHING_S
 
 
+async def test_one_who_touches_the_city_all_the_time_holds_nothing_up_and_one_who_changes_it_does(rig: Rig) -> None:
+    rig.want("1.0", "identity")
+    await rig.until("Ready")
+    touched = [0]
+
+    def touch(verb: str, kind: str, name: str) -> None:
+        if verb == "replace-status" and touched[0] % 2 == 0:
+            rig.api.put(rig.api.objects["City", "city"])
+        touched[0] += 1
+
+    rig.api.before = touch
+    rig.want("1.1", "identity")
+    await rig.until("Ready")
+    assert touched[0] > 4
+
+    def change(verb: str, kind: str, name: str) -> None:
+        rig.api.before = lambda verb, kind, name: None
+        rig.want("1.3", "identity")
+
+    rig.want("1.2", "identity")
+    rig.api.before = change
+    await rig.lease.once()
+    await rig.until("Ready")
+    assert rig.versions() == {"identity": "1.3"}
+    assert "1.2" not in [one["to"] for one in rig.status()["history"]]
+
+
+async def test_a_pause_of_another_rollout_holds_nothing_up(rig: Rig) -> None:
+    rig.want("1.0", "identity")
+    await rig.api.patch("City", "city", {"metadata": {"annotations": {"provable.city/paused": "g9-1-abcdef"}}})
+    await rig.until("Ready")
+
+
+async def test_what_is_refused_is_not_asked_for_all_the_time(rig: Rig) -> None:
+    rig.want("1.0", "identity", "metering")
+    await rig.until("Ready")
+    rig.want("1.1", "identity")
+    rig.api.refusals["delete", "Deployment"] = PermissionDenied("deployments is forbidden")
+    pauses = []
+    for _ in range(40):
+        await rig.lease.once()
+        pauses.append(await rig.reconciler.turn())
+        rig.cluster.settle()
+        rig.now[0] += 1.0
+    assert pauses[-3:] == [AWAY_S[-1]] * 3
+    rig.api.refusals.clear()
+    await rig.until("Ready")
+    assert rig.versions() == {"identity": "1.1"}
+
+
+async def test_a_status_that_somebody_else_wrote_is_left_for_a_look(rig: Rig) -> None:
+    rig.want("1.0", "identity")
+    await rig.until("Ready")
+    rig.api.objects["City", "city"]["status"] = {"rollout": {"id": 3}}
+    await rig.lease.once()
+    assert await rig.reconciler.turn() == NOTHING_S
+    assert rig.status() == {"rollout": {"id": 3}}
+    assert [one for one in rig.api.objects.values() if one["kind"] == "Event" and one["reason"] == "Damaged"]
+
+
 async def test_one_that_does_not_lead_only_waits(rig: Rig) -> None:
     rig.want("1.0", "identity")
     assert await rig.reconciler.turn() == FOLLOW_S
