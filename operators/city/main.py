@@ -142,7 +142,8 @@ def _services(settings: CitySettings, options: Options) -> Services | None:
     if not addresses or not folder:
         return None
     network = TlsNetwork(addresses, lambda name: Path(folder.replace("{service}", name)))
-    return Services(network, options.token)
+    callers = [name for name in settings.services.callers.split(",") if name not in addresses]
+    return Services(network, options.token, callers)
 
 
 async def _watch_over(

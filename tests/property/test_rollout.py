@@ -7,7 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from operators.city.model import (
@@ -382,6 +382,15 @@ def faults(draw: st.DrawFn) -> Faults:
 SCRIPT = st.lists(st.tuples(st.sampled_from(EVENTS), st.integers(0, 59)), min_size=5, max_size=90)
 
 
+FAILS_FIRST = Faults(bad={"gateway-2.0": FULL, "gateway-3.0": FULL}, ready_s=0.0)
+
+
+@example(
+    faults=Faults(slow=frozenset(["identity-1.0"])), script=[], goal="1.1", first=False
+)  # what it depends on is not well
+@example(
+    faults=FAILS_FIRST, script=[("none", 0)] * 80 + [("goal", 12)], goal="2.0", first=True
+)  # what failed is no way back
 @settings(max_examples=600, derandomize=True, database=None, deadline=None)
 @given(
     faults=st.one_of(st.just(Faults()), faults()),

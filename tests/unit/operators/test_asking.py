@@ -45,6 +45,14 @@ async def test_what_holds_what_is_broken_and_who_has_none(city: Programmable, se
     assert "operator" in city.callers
 
 
+async def test_one_that_only_calls_has_nothing_to_say(city: Programmable, services: Services) -> None:
+    asked = Services(services._network, city.token_file, ["portal"])
+    (portal,) = await asked.invariants(["portal"], NOW)
+    assert (portal.held, portal.silent) == ((), "")
+    assert await asked.freezes(["portal"]) == {}
+    await asked.close()
+
+
 async def test_no_answer_is_told(city: Programmable, services: Services) -> None:
     city.silent.add("metering")
     (found,) = await services.invariants(["metering"], NOW)
