@@ -32,7 +32,8 @@ class OperationsServer(OperationsServiceServicer):
     async def ListInvariants(self, request: pb.ListInvariantsRequest, context: Any) -> pb.ListInvariantsResponse:
         if request.service:
             self._known(request.service)
-        states = [state for state in await self._board.states() if request.service in ("", state.service)]
+        since = request.not_before.seconds + request.not_before.nanos / 1e9
+        states = [state for state in await self._board.states(since) if request.service in ("", state.service)]
         return pb.ListInvariantsResponse(invariants=map(_message, states))
 
     async def GetFreeze(self, request: pb.GetFreezeRequest, context: Any) -> pb.GetFreezeResponse:

@@ -11,6 +11,10 @@ from citykit.service import Invariant, Service
 from citykit.telemetry import INVARIANT_CHECKED, INVARIANT_HOLDS, logger
 
 
+AGAIN_S = 10.0
+"""Nobody makes a service look more often: some invariants read a whole table."""
+
+
 @dataclass(frozen=True)
 class State:
     """An invariant as last seen. Times are unix seconds of the machine.
@@ -37,8 +41,8 @@ class Board:
         self._states: dict[tuple[str, str], State] = {}
         self._looking = asyncio.Lock()
 
-    async def states(self) -> list[State]:
-        """Every invariant; one not seen within its interval is looked at first.
+    async def states(self, not_before: float = 0.0) -> list[State]:
+        """Every invariant; one not seen within its interval, or before a moment that somebody cares for, is looked at first.
 
         Raises:
             Unavailable: a store is away; nothing can be said.
@@ -46,9 +50,13 @@ class Board:
         async with self._looking:
             for service, one in self._invariants:
                 known = self._states.get((service, one.name))
-                if known is None or self._now() - known.checked_at >= one.every_s:
+                if known is None or self._is_old(known, one.every_s, not_before):
                     self._states[service, one.name] = await self._look(service, one, known)
         return list(self._states.values())
+
+    def _is_old(self, known: State, every_s: float, not_before: float) -> bool:
+        age_s = self._now() - known.checked_at
+        return age_s >= every_s or (known.checked_at < not_before and age_s >= AGAIN_S)
 
     async def _look(self, service: str, one: Invariant, known: State | None) -> State:
         finding, now = await one.look(), self._now()

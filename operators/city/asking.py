@@ -79,6 +79,7 @@ class Services:
             return Said(service)
         try:
             request = pb.ListInvariantsRequest(service=service)
+            request.not_before.FromDatetime(since)
             answer = await self._stub(service).ListInvariants(request, metadata=self._metadata(), timeout=ANSWER_S)
         except grpc.aio.AioRpcError as error:
             return Said(service) if error.code() in _ABSENT else Said(service, silent=_told(service, error))

@@ -301,6 +301,20 @@ async def test_an_invariant_is_told_with_since_when_and_looked_at_only_when_due(
     assert telemetry.INVARIANT_HOLDS.labels("a", "sums-to-zero")._value.get() == 0
 
 
+async def test_who_cares_from_when_on_gets_a_newer_look_and_not_too_many() -> None:
+    now, looks = [100.0], []
+
+    async def look() -> Finding:
+        looks.append(now[0])
+        return Finding(True, "")
+
+    board = Board({"a": Service("a", invariants=(Invariant("no-gap", look, 300.0),))}, lambda: now[0])
+    for at, not_before in ((100, 0), (105, 103), (109, 103), (110, 103), (200, 103), (201, 200)):
+        now[0] = at
+        await board.states(not_before)
+    assert looks == [100, 110, 201]
+
+
 async def test_looks_go_on_by_themselves_and_measure(tmp_path: Path) -> None:
     looked, looks = asyncio.Event(), []
 

@@ -26,7 +26,7 @@ from city.access.v1 import access_pb2 as city_dot_access_dot_v1_dot_access__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+city/operations/v1/operations_service.proto\x12\x12\x63ity.operations.v1\x1a\x1b\x63ity/access/v1/access.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa6\x01\n\tInvariant\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\r\n\x05holds\x18\x03 \x01(\x08\x12)\n\x05since\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nchecked_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x65vidence\x18\x06 \x01(\t\"(\n\x15ListInvariantsRequest\x12\x0f\n\x07service\x18\x01 \x01(\t\"K\n\x16ListInvariantsResponse\x12\x31\n\ninvariants\x18\x01 \x03(\x0b\x32\x1d.city.operations.v1.Invariant\"#\n\x10GetFreezeRequest\x12\x0f\n\x07service\x18\x01 \x01(\t\"N\n\x11GetFreezeResponse\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12)\n\x05until\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp2\xec\x01\n\x11OperationsService\x12r\n\x0eListInvariants\x12).city.operations.v1.ListInvariantsRequest\x1a*.city.operations.v1.ListInvariantsResponse\"\t\x8a\xb5\x18\x05\n\x03\x03\x06\x07\x12\x63\n\tGetFreeze\x12$.city.operations.v1.GetFreezeRequest\x1a%.city.operations.v1.GetFreezeResponse\"\t\x8a\xb5\x18\x05\n\x03\x03\x06\x07\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+city/operations/v1/operations_service.proto\x12\x12\x63ity.operations.v1\x1a\x1b\x63ity/access/v1/access.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa6\x01\n\tInvariant\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\r\n\x05holds\x18\x03 \x01(\x08\x12)\n\x05since\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nchecked_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x65vidence\x18\x06 \x01(\t\"X\n\x15ListInvariantsRequest\x12\x0f\n\x07service\x18\x01 \x01(\t\x12.\n\nnot_before\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"K\n\x16ListInvariantsResponse\x12\x31\n\ninvariants\x18\x01 \x03(\x0b\x32\x1d.city.operations.v1.Invariant\"#\n\x10GetFreezeRequest\x12\x0f\n\x07service\x18\x01 \x01(\t\"N\n\x11GetFreezeResponse\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12)\n\x05until\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp2\xec\x01\n\x11OperationsService\x12r\n\x0eListInvariants\x12).city.operations.v1.ListInvariantsRequest\x1a*.city.operations.v1.ListInvariantsResponse\"\t\x8a\xb5\x18\x05\n\x03\x03\x06\x07\x12\x63\n\tGetFreeze\x12$.city.operations.v1.GetFreezeRequest\x1a%.city.operations.v1.GetFreezeResponse\"\t\x8a\xb5\x18\x05\n\x03\x03\x06\x07\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,13 +40,13 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_INVARIANT']._serialized_start=130
   _globals['_INVARIANT']._serialized_end=296
   _globals['_LISTINVARIANTSREQUEST']._serialized_start=298
-  _globals['_LISTINVARIANTSREQUEST']._serialized_end=338
-  _globals['_LISTINVARIANTSRESPONSE']._serialized_start=340
-  _globals['_LISTINVARIANTSRESPONSE']._serialized_end=415
-  _globals['_GETFREEZEREQUEST']._serialized_start=417
-  _globals['_GETFREEZEREQUEST']._serialized_end=452
-  _globals['_GETFREEZERESPONSE']._serialized_start=454
-  _globals['_GETFREEZERESPONSE']._serialized_end=532
-  _globals['_OPERATIONSSERVICE']._serialized_start=535
-  _globals['_OPERATIONSSERVICE']._serialized_end=771
+  _globals['_LISTINVARIANTSREQUEST']._serialized_end=386
+  _globals['_LISTINVARIANTSRESPONSE']._serialized_start=388
+  _globals['_LISTINVARIANTSRESPONSE']._serialized_end=463
+  _globals['_GETFREEZEREQUEST']._serialized_start=465
+  _globals['_GETFREEZEREQUEST']._serialized_end=500
+  _globals['_GETFREEZERESPONSE']._serialized_start=502
+  _globals['_GETFREEZERESPONSE']._serialized_end=580
+  _globals['_OPERATIONSSERVICE']._serialized_start=583
+  _globals['_OPERATIONSSERVICE']._serialized_end=819
 # @@protoc_insertion_point(module_scope)

@@ -63,14 +63,21 @@ class ListInvariantsRequest(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     SERVICE_FIELD_NUMBER: builtins.int
+    NOT_BEFORE_FIELD_NUMBER: builtins.int
     service: builtins.str
     """Empty: of every service of the process."""
+    @property
+    def not_before(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """What was looked at before is looked at again, at most every ten seconds; whoever has just changed something asks from then on."""
+
     def __init__(
         self,
         *,
         service: builtins.str = ...,
+        not_before: google.protobuf.timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["service", b"service"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["not_before", b"not_before"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["not_before", b"not_before", "service", b"service"]) -> None: ...
 
 Global___ListInvariantsRequest: typing_extensions.TypeAlias = ListInvariantsRequest
 
