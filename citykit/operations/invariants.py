@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from citykit.service import Invariant, Service
 from citykit.telemetry import INVARIANT_CHECKED, INVARIANT_HOLDS, logger
 
-
 AGAIN_S = 10.0
 """Nobody makes a service look more often: some invariants read a whole table."""
 
