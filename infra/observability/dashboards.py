@@ -141,7 +141,21 @@ SERVICES = Dashboard(
               ("max(city_time_seconds) - on () group_right () max by (group) (city_forecasting_trained_seconds)", "{{group}}")),
     ),
 )  # fmt: skip
-DASHBOARDS = (CITY, BUS, LEDGER, SERVICES)
+ROLLOUTS = Dashboard(
+    "city-rollouts",
+    "City: rollouts",
+    (
+        panel("Phase of the City", "Ready; others while something is rolled out", "none", ("max by (phase) (city_operator_phase)", "{{phase}}")),
+        panel("Rollouts ended", "Succeeded", "none", ("sum by (outcome) (increase(city_operator_rollouts_total[1h]))", "{{outcome}}")),
+        panel("Operators that act", "1", "none", ("sum(city_operator_leading)", "leading")),
+        panel("Steps", "few; many while something is rolled out", "reqps", ("sum by (step) (rate(city_operator_steps_total[5m]))", "{{step}}")),
+        panel("Rounds", "mostly done", "reqps", ("sum by (outcome) (rate(city_operator_rounds_total[5m]))", "{{outcome}}")),
+        panel("A round, slowest in a hundred", "under 2 s", "s", (p99("city_operator_round_seconds", "process"), "{{process}}")),
+        panel("Reaction to a change, slowest in a hundred", "under 2 s", "s", (p99("city_operator_reaction_seconds", "process"), "{{process}}")),
+        panel("Events not written", "0", "none", ("max(city_operator_events_dropped)", "events")),
+    ),
+)  # fmt: skip
+DASHBOARDS = (CITY, BUS, LEDGER, SERVICES, ROLLOUTS)
 
 
 def document(dashboard: Dashboard) -> dict[str, Any]:
