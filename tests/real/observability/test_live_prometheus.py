@@ -33,6 +33,9 @@ NOTHING_YET = {
     "min by (contract) (city_chaincode_peers)": "nor any peer of it",
     "max by (group) (city_forecasting_coverage_ratio)": "the first training of a new city ends minutes after its start",
     "max(city_time_seconds) - on () group_right () max by (group) (city_forecasting_trained_seconds)": "as above",
+    **dict.fromkeys(
+        (query for _, query in dashboards.queries([dashboards.ROLLOUTS])), "no operator rolls out an embedded city"
+    ),
 }
 """Query -> why a city that is well answers nothing to it."""
 OF_SPEED = {"CityLoopLate", "CityRpcSlow", "CityLedgerSlow"}

@@ -14,6 +14,7 @@ import yaml
 from citykit.telemetry import REGISTRY
 from infra.observability import RULES, Target, dashboards
 from infra.observability.prometheus import write_configuration
+from operators.city import metrics as operators_metrics
 from tools import readme
 
 OWN = re.compile(r"\b(?:city|process)_[a-z0-9_]+\b|\b[a-z_]+:[a-z0-9_]+:[a-z0-9_]+\b")
@@ -29,6 +30,9 @@ def groups(name: str) -> list[dict[str, Any]]:
 RECORDED = {rule["record"]: rule["expr"] for group in groups("recording.yml") for rule in group["rules"]}
 ALERTS = {rule["alert"]: rule for group in groups("alerts.yml") for rule in group["rules"]}
 CASES = yaml.safe_load((RULES / "cases.test.yml").read_text(encoding="utf-8"))["tests"]
+
+
+assert operators_metrics.PHASE  # its import puts the operator's metrics beside the services'
 
 
 def told() -> set[str]:
