@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from infra.helm.flows import read_flows
 from infra.kubernetes.asking import until
 from infra.kubernetes.node import Node
 from services.registry import SERVICES
@@ -156,6 +157,48 @@ def test_a_bill_is_checked_from_outside(city: City, tmp_path: Path) -> None:
     ]  # fmt: skip
     done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0 and "everything holds" in done.stdout, done.stdout + done.stderr
+
+
+def test_every_flow_of_the_table_connects_and_no_other(city: City) -> None:
+    """Asked from inside each pod that has an interpreter: TCP to each other pod, on every port of the table and two that nobody serves."""
+    pods = {one["metadata"]["labels"]["app.kubernetes.io/name"]: one for one in _running(city)}
+    flows = [one for one in read_flows() if one.source in pods and one.target in pods and one.protocol == "TCP"]
+    wanted = {(one.source, one.target, one.port) for one in flows if not one.implicit}
+    ports = sorted({port for _, _, port in wanted} | {9464, 22, 8443})
+    city.node.firewall.apply()
+    found: dict[tuple[str, str, int], str] = {}
+    for source, one in pods.items():
+        targets = [[name, pod["status"]["podIP"]] for name, pod in pods.items() if name != source]
+        said = city.kubectl(
+            "exec", one["metadata"]["name"], "-c", one["spec"]["containers"][0]["name"], "--",
+            "/usr/bin/python3.11", "-I", "-c", _CONNECT, json.dumps(targets), json.dumps(ports),
+        )  # fmt: skip
+        found |= {(source, name, port): how for name, port, how in json.loads(said)}
+    let_in = {pair for pair, how in found.items() if how in ("connects", "closed")}
+    allowed = {pair for pair in wanted if pair[0] != pair[1]}
+    print(f"{len(found)} pairs of pods and ports asked: {len(let_in)} let through, {len(found) - len(let_in)} refused")
+    assert let_in == allowed
+    assert {pair for pair in allowed if found[pair] == "closed"} == set(), "allowed, and nobody serves there"
+
+
+_CONNECT = """
+import errno, json, socket, sys
+found = []
+for name, address in json.loads(sys.argv[1]):
+    for port in json.loads(sys.argv[2]):
+        try:
+            socket.create_connection((address, port), 3).close()
+            how = "connects"
+        except OSError as error:
+            how = "closed" if error.errno == errno.ECONNREFUSED else "refused"
+        found.append((name, port, how))
+print(json.dumps(found))
+"""
+
+
+def _running(city: City) -> list[dict[str, Any]]:
+    pods: list[dict[str, Any]] = city.kubectl.read("get", "pods", "--field-selector=status.phase=Running")["items"]
+    return [one for one in pods if "app.kubernetes.io/name" in one["metadata"].get("labels", {})]
 
 
 def test_it_rests_in_three_gigabytes(city: City) -> None:
