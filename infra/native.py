@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import signal
@@ -12,9 +13,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
+
 from citykit.errors import EnvironmentFault
 
 _POLL_S = 0.05
+_GONE_S = 10.0
 _TAIL_BYTES = 2_000
 _PORTS, _PORT_TRIES = range(20_000, 32_000), 1_000
 
@@ -99,10 +103,15 @@ class Native:
             self.kill()
 
     def kill(self) -> None:
-        """SIGKILL to the whole process group, as a crash is."""
+        """SIGKILL to the program and all it started, in whatever session, as a crash of its machine is: nothing of it holds a port or memory."""
         if self._process is not None:
+            started = descendants(self._process.pid) if self.runs() else []
             self._signal(signal.SIGKILL)
+            for child in started:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    child.kill()
             self._process.wait()
+            psutil.wait_procs(started, timeout=_GONE_S)
 
     def tail(self) -> str:
         """The end of its log."""
@@ -123,6 +132,14 @@ class Native:
                 os.killpg(self._process.pid, number)
             except ProcessLookupError:
                 return
+
+
+def descendants(pid: int) -> list[psutil.Process]:
+    """What a process started, and what those did; none where it is gone."""
+    try:
+        return psutil.Process(pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
 
 
 def free_port() -> int:

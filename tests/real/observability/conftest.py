@@ -77,7 +77,7 @@ def city_program(state: Path, dashboard: int, operations: int) -> Program:
         "CITY_TELEMETRY_LOG_FORMAT": "json",
         "CITY_TELEMETRY_LOG_LEVEL": "INFO",
         "CITY_TELEMETRY_TRACE_FILE": str(state / "spans.jsonl"),
-        "CITY_TELEMETRY_TRACE_RATIO": "0.2",
+        "CITY_TELEMETRY_TRACE_RATIO": "1",
     }
     return Program("city", argv, lambda: True, env=env)
 
