@@ -125,7 +125,8 @@ async def test_live_streams_are_limited(tmp_path: Path) -> None:
         httpx.AsyncClient() as client,
         client.stream("GET", f"{url}/api/v1/live") as response,
     ):
-        await anext(response.aiter_lines())
+        lines = response.aiter_lines()  # held: an iterator that is collected closes its connection
+        await anext(lines)
         refused = await client.get(f"{url}/api/v1/live")
         problem_of(refused, 429, "resource-exhausted")
         assert refused.headers["retry-after"] == "60"
