@@ -34,11 +34,10 @@ class Asking:
     """
 
     def __init__(self, kubeconfig: Path) -> None:
-        document = json.loads(kubeconfig.read_text(encoding="utf-8"))
-        cluster, user = document["clusters"][0]["cluster"], document["users"][0]["user"]
+        cluster, user = read_kubeconfig(kubeconfig)
         # trust_env: a proxy for the outside world knows no loopback
         self._client = httpx.Client(
-            base_url=cluster["server"], verify=_context(cluster, user), timeout=_TIMEOUT_S, trust_env=False
+            base_url=cluster["server"], verify=client_context(cluster, user), timeout=_TIMEOUT_S, trust_env=False
         )
 
     def close(self) -> None:
@@ -141,7 +140,14 @@ def _checked(answer: httpx.Response) -> Object:
     return dict(answer.json())
 
 
-def _context(cluster: Mapping[str, str], user: Mapping[str, str]) -> ssl.SSLContext:
+def read_kubeconfig(path: Path) -> tuple[dict[str, str], dict[str, str]]:
+    """The one cluster and the one user of a file as `pki.write_kubeconfig` writes it."""
+    document = json.loads(path.read_text(encoding="utf-8"))
+    return document["clusters"][0]["cluster"], document["users"][0]["user"]
+
+
+def client_context(cluster: Mapping[str, str], user: Mapping[str, str]) -> ssl.SSLContext:
+    """TLS as that user, who trusts that cluster's authority alone."""
     authority = base64.b64decode(cluster["certificate-authority-data"]).decode("ascii")
     context = ssl.create_default_context(cadata=authority)
     with tempfile.NamedTemporaryFile(prefix="provable-city-", suffix=".pem") as pair:  # ssl reads files only
