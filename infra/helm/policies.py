@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
 from typing import Any
 
+from infra.kubernetes.selectors import selects
+
 Object = Mapping[str, Any]
 INGRESS, EGRESS = "Ingress", "Egress"
 
@@ -108,25 +110,3 @@ def _port_fits(ports: Sequence[Object] | None, port: int, protocol: str) -> bool
         and ("port" not in one or one["port"] <= port <= one.get("endPort", one["port"]))
         for one in ports
     )
-
-
-def selects(selector: Object, labels: Mapping[str, str]) -> bool:
-    """Whether a label selector matches; an empty one matches everything."""
-    wanted = selector.get("matchLabels") or {}
-    if any(labels.get(key) != value for key, value in wanted.items()):
-        return False
-    return all(_holds(one, labels) for one in selector.get("matchExpressions") or [])
-
-
-def _holds(expression: Object, labels: Mapping[str, str]) -> bool:
-    key, values = expression["key"], expression.get("values") or []
-    match expression["operator"]:
-        case "In":
-            return labels.get(key) in values
-        case "NotIn":
-            return labels.get(key) not in values
-        case "Exists":
-            return key in labels
-        case "DoesNotExist":
-            return key not in labels
-    raise ValueError(f"no operator of a selector: {expression['operator']!r}")

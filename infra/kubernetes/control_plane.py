@@ -24,7 +24,7 @@ from infra.kubernetes.install import program
 from infra.kubernetes.kwok import is_ready, kwok, pretend_nodes
 from infra.kubernetes.pki import Pki, create, write_kubeconfig
 from infra.kubernetes.ports import HeldPorts
-from infra.kubernetes.volumes import Volumes, storage_class
+from infra.kubernetes.volumes import answering, storage_class
 from infra.native import Native, Program
 from infra.supervisor import Supervisor, processes
 
@@ -108,7 +108,7 @@ class Cluster:
         self._api = Native(self._program("kube-apiserver", flags), self.logs)
         self.api = ApiServer(self._api)
         self.supervisor = Supervisor(self.logs)
-        self._volumes = Volumes(folder / "volumes", lambda: Asking(self.kubeconfig))
+        self._volumes = answering(folder / "volumes", lambda: Asking(self.kubeconfig))
         self._numbers = itertools.count(1)
 
     @property

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections.abc import Callable, Sequence
 
 from citykit.errors import EnvironmentFault
 from infra.kubernetes.asking import Asking
+from infra.kubernetes.looking import Looking
 from infra.kubernetes.namespaces import Namespaces
 from infra.kubernetes.network_policies import Pod, read_world, ruleset
 
-_LOOK_S = 0.5
 _APPLY_S = 20.0
 
 
@@ -29,16 +28,13 @@ class Firewall:
         self._namespaces, self._more, self._open_api = namespaces, more, open_api
         self._lock = threading.Lock()
         self._applied = ""
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="firewall", daemon=True)
+        self._looking = Looking("firewall", open_api, self.apply)
 
     def start(self) -> None:
-        self._thread.start()
+        self._looking.start()
 
     def stop(self) -> None:
-        self._stopping.set()
-        if self._thread.is_alive():
-            self._thread.join()
+        self._looking.stop()
 
     def apply(self, api: Asking | None = None) -> str:
         """Brings the rules in force that are true now; returns them.
@@ -66,16 +62,3 @@ class Firewall:
         if not policies:
             return ruleset([], read_world([], []))
         return ruleset(policies, read_world(api.items("/api/v1/pods"), api.items("/api/v1/namespaces"), self._more))
-
-    def _watch(self) -> None:
-        api, told = self._open_api(), ""
-        while not self._stopping.wait(_LOOK_S):
-            try:
-                self.apply(api)
-            except OSError:  # the API server is away or restarted: look again
-                continue
-            except EnvironmentFault as fault:
-                if fault.message != told:  # old rules would stay in force and nobody know
-                    told = fault.message
-                    print(f"firewall: {told}", file=sys.stderr, flush=True)
-        api.close()

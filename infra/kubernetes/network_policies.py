@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from ipaddress import ip_network
 from typing import Any
 
+from infra.kubernetes.selectors import selects
+
 TABLE = "provable_city_policies"
 _VERSION = 4
 _ALL = "0.0.0.0/0"
@@ -77,35 +79,6 @@ def ruleset(policies: Sequence[Mapping[str, Any]], world: World) -> str:
     lines += _hook("forward", [*jumps_out, *jumps_in])
     lines += _hook("input", jumps_out)  # from pods to the node: the API server, CoreDNS
     return "\n".join([*lines, "}", ""])
-
-
-def selects(selector: Mapping[str, Any] | None, labels: Mapping[str, str]) -> bool:
-    """Whether a label selector matches. An empty one matches everything, None nothing.
-
-    Raises:
-        ValueError: an operator that there is not.
-    """
-    if selector is None:
-        return False
-    wanted = selector.get("matchLabels") or {}
-    if any(labels.get(key) != value for key, value in wanted.items()):
-        return False
-    return all(_expression(one, labels) for one in selector.get("matchExpressions") or [])
-
-
-def _expression(one: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
-    key, values = one["key"], one.get("values") or []
-    match one["operator"]:
-        case "In":
-            return labels.get(key) in values
-        case "NotIn":
-            return labels.get(key) not in values
-        case "Exists":
-            return key in labels
-        case "DoesNotExist":
-            return key not in labels
-        case other:
-            raise ValueError(f"a selector's operator is In, NotIn, Exists or DoesNotExist, not {other!r}")
 
 
 def _chains(policies: Sequence[Mapping[str, Any]], world: World, direction: str) -> dict[str, list[str]]:

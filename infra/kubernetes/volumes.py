@@ -6,51 +6,27 @@ There is no CSI driver here; a thread looks at the claims and answers them with 
 from __future__ import annotations
 
 import shutil
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from citykit.errors import EnvironmentFault
 from infra.kubernetes.asking import Asking, Object
+from infra.kubernetes.looking import Looking
 
 CLASS = "local"
 _OURS = "provable.city/volumes"
-_LOOK_S = 0.5
 _VOLUMES = "/api/v1/persistentvolumes"
 _CLAIMS = "/api/v1/persistentvolumeclaims"
 
 
-class Volumes:
-    """Answers claims until it is stopped.
+def answering(folder: Path, open_api: Callable[[], Asking]) -> Looking:
+    """A thread that answers claims; not started yet.
 
     Args:
         folder: where the volumes' folders are; they are writable for every user, since a pod's may be any.
         open_api: a client of the thread's own.
     """
-
-    def __init__(self, folder: Path, open_api: Callable[[], Asking]) -> None:
-        self._folder = folder
-        self._open_api = open_api
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="volumes", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._stopping.set()
-        if self._thread.is_alive():
-            self._thread.join()
-
-    def _watch(self) -> None:
-        api = self._open_api()
-        while not self._stopping.wait(_LOOK_S):
-            try:
-                look(api, self._folder)
-            except (OSError, EnvironmentFault):  # the API server is away or restarted: look again
-                continue
-        api.close()
+    return Looking("volumes", open_api, lambda api: look(api, folder))
 
 
 def look(api: Asking, folder: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from infra.helm.policies import End, Policies, selects
+from infra.helm.policies import End, Policies
 
 WEB, BASE, OTHER = End("city", {"app": "web"}), End("city", {"app": "base"}), End("other", {"app": "web"})
 MACHINE = End(address="192.0.2.7")
@@ -85,23 +85,7 @@ def test_types_are_as_the_api_server_fills_them_in() -> None:
     assert not Policies([into], "city").allows(WEB, BASE, 80)
 
 
-@pytest.mark.parametrize(
-    ("expression", "holds"),
-    [
-        ({"key": "app", "operator": "In", "values": ["web"]}, True),
-        ({"key": "app", "operator": "NotIn", "values": ["web"]}, False),
-        ({"key": "tier", "operator": "NotIn", "values": ["x"]}, True),
-        ({"key": "app", "operator": "Exists"}, True),
-        ({"key": "tier", "operator": "DoesNotExist"}, True),
-    ],
-)
-def test_expressions(expression: dict[str, Any], holds: bool) -> None:
-    assert selects({"matchExpressions": [expression]}, {"app": "web"}) is holds
-
-
 def test_what_it_cannot_judge_it_refuses() -> None:
     into = _policy({"app": "base"}, policyTypes=["Ingress"], ingress=[{"ports": [{"port": "http"}]}])
     with pytest.raises(ValueError, match="by name"):
         Policies([into], "city").allows(WEB, BASE, 80)
-    with pytest.raises(ValueError, match="operator"):
-        selects({"matchExpressions": [{"key": "a", "operator": "Gt"}]}, {})

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from infra.kubernetes.network_policies import Pod, World, read_world, ruleset, selects
+from infra.kubernetes.network_policies import Pod, World, read_world, ruleset
 from tests.unit.infra.nft_rules import connects
 
 WEB, API, STORE, FAR = "10.244.0.2", "10.244.0.3", "10.244.0.4", "10.244.0.5"
@@ -146,26 +146,6 @@ def test_the_node_s_dns_is_a_pod_to_policies() -> None:
     rules = ruleset([policy(egress=[rule], policyTypes=["Egress"])], world)
     assert connects(rules, WEB, NODE, 53, "udp", hook="input")
     assert not connects(rules, WEB, NODE, 6443, "tcp", hook="input")
-
-
-@pytest.mark.parametrize(
-    ("expression", "matches"),
-    [
-        ({"operator": "In", "values": ["data"]}, True),
-        ({"operator": "In", "values": ["else"]}, False),
-        ({"operator": "NotIn", "values": ["data"]}, False),
-        ({"operator": "NotIn", "values": ["else"]}, True),
-        ({"operator": "Exists"}, True),
-        ({"operator": "DoesNotExist"}, False),
-    ],
-)
-def test_expressions_of_selectors(expression: dict[str, Any], matches: bool) -> None:
-    assert selects({"matchExpressions": [{"key": "tier", **expression}]}, {"tier": "data"}) == matches
-
-
-def test_an_unknown_operator_is_named() -> None:
-    with pytest.raises(ValueError, match="not 'Near'"):
-        selects({"matchExpressions": [{"key": "tier", "operator": "Near"}]}, {})
 
 
 def test_only_pods_with_an_address_of_their_own_count() -> None:
