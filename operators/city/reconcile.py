@@ -194,7 +194,7 @@ class Reconciler:
             jobs={name: progress for name, (progress, _) in work.items()},
             frozen=await self._gates.freezes(found["stable"], fresh=pending) if identity else {},
             approved_by=approvers(notes.get(APPROVALS, ""), identity),
-            promote=notes.get(f"{ANNOTATION}promote") == identity != "",
+            promote=promotes(notes.get(f"{ANNOTATION}promote", ""), identity, state),
             abort=notes.get(f"{ANNOTATION}abort") == identity != "",
             retry=notes.get(f"{ANNOTATION}retry", "") == state.refused != "",
         )
@@ -344,6 +344,12 @@ class Reconciler:
         self._tidied = done
         if gone:
             logger("operator").info("collected", extra={"fields": {"names": gone}})
+
+
+def promotes(note: str, identity: str, state: State) -> bool:
+    """Whether an annotation promotes the service in hand: `ROLLOUT/SERVICE`, or `ROLLOUT`, whichever service that is."""
+    service = state.rollout.service if state.rollout else ""
+    return identity != "" and note in (identity, f"{identity}/{service}")
 
 
 _TRIES = 5

@@ -85,8 +85,8 @@ def _changes(api: KubeApi) -> dict[str, Callable[[Object], Awaitable[tuple[str, 
     return {
         "pause": _pause,
         "resume": _resume,
-        "promote": _named("promote"),
-        "abort": _named("abort"),
+        "promote": _promote,
+        "abort": _abort,
         "retry": _retry,
         "approve": _approval(api),
     }
@@ -104,16 +104,23 @@ async def _resume(city: Object) -> tuple[str, str | None, str]:
     return f"{_PREFIX}paused", None, "resumed"
 
 
-def _named(action: str) -> Callable[[Object], Awaitable[tuple[str, str | None, str]]]:
-    async def change(city: Object) -> tuple[str, str | None, str]:
-        rollout = under_way(city)
-        if not rollout:
-            raise FailedPrecondition(
-                f"nothing to {action}: no rollout is under way; `city rollout status` says what is"
-            )
-        return f"{_PREFIX}{action}", rollout, f"asked to {action} the rollout {rollout}"
+async def _promote(city: Object) -> tuple[str, str | None, str]:
+    """The service in hand is named, so that the next may be promoted by the same command."""
+    rollout = _required(city, "promote")
+    service = str(((city.get("status") or {}).get("rollout") or {}).get("service") or "")
+    value = f"{rollout}/{service}" if service else rollout
+    return f"{_PREFIX}promote", value, f"asked to promote {service or 'the first service'} in the rollout {rollout}"
 
-    return change
+
+async def _abort(city: Object) -> tuple[str, str | None, str]:
+    rollout = _required(city, "abort")
+    return f"{_PREFIX}abort", rollout, f"asked to abort the rollout {rollout}"
+
+
+def _required(city: Object, action: str) -> str:
+    if rollout := under_way(city):
+        return rollout
+    raise FailedPrecondition(f"nothing to {action}: no rollout is under way; `city rollout status` says what is")
 
 
 async def _retry(city: Object) -> tuple[str, str | None, str]:
@@ -129,9 +136,7 @@ def _approval(api: KubeApi) -> Callable[[Object], Awaitable[tuple[str, str | Non
     async def change(city: Object) -> tuple[str, str | None, str]:
         from operators.city.approvals import APPROVALS, with_approval  # noqa: PLC0415 - as in `run`
 
-        rollout = under_way(city)
-        if not rollout:
-            raise FailedPrecondition("nothing to approve: no rollout waits or is under way")
+        rollout = _required(city, "approve")
         answer = await api.review("authentication.k8s.io", "SelfSubjectReview", "selfsubjectreviews", {})
         user = str((answer.get("userInfo") or {}).get("username") or "")
         before = (city["metadata"].get("annotations") or {}).get(APPROVALS, "")

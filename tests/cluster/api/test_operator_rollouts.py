@@ -103,10 +103,12 @@ async def test_a_person_pauses_promotes_and_aborts(rig: Rig) -> None:
     stands = await rig.until(stands_at("identity"), "at identity's canary")
     await rig.annotate(paused=stands["rollout"]["id"])
     await rig.until(lambda status: status.get("phase") == "Paused", "paused")
-    await rig.annotate(paused=None, promote=stands["rollout"]["id"])
-    rig.knobs.values["errors_total"] = 0.0
-    await rig.until(stands_at("metering"), "at metering's canary")
-    await rig.annotate(promote=None, abort=stands["rollout"]["id"])
+    await rig.annotate(paused=None)
+    for promoted, following in (("identity", "metering"), ("metering", "gateway")):
+        code, said = await rig.city("rollout", "promote")
+        assert (code, promoted in said) == (0, True), said
+        await rig.until(stands_at(following), f"at {following}'s canary, and waiting there")
+    await rig.annotate(abort=stands["rollout"]["id"])
     back = await rig.until(lambda status: status.get("phase") == "RolledBack", "rolled back")
     assert "abort" in back["message"].lower()
     assert await rig.versions() == dict.fromkeys(("identity", "metering", "gateway"), "1.0.0")

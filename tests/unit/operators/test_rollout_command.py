@@ -10,8 +10,10 @@ import pytest
 from citykit.errors import Conflict, FailedPrecondition, NotFound
 from operators.city.approvals import APPROVALS, approvers
 from operators.city.kube import KubeApi, Object
+from operators.city.reconcile import promotes
 from services.commands.rollout import acted, lines
 from tests.unit.operators.fake_api import FakeApi
+from tests.unit.operators.planned import under_way
 
 STATUS: Object = {
     "phase": "Progressing",
@@ -132,3 +134,25 @@ async def test_a_change_in_between_is_read_again(api: Asked) -> None:
     left[0] = 99
     with pytest.raises(Conflict):
         await act(api, "abort")
+
+
+async def test_promoting_names_the_service_in_hand(api: Asked) -> None:
+    api.objects["City", "city"]["status"]["rollout"]["service"] = "metering"
+    said = (await act(api, "promote"))["did"]
+    assert notes_of(api) == {"provable.city/promote": "g4/metering"}
+    assert "metering" in said
+
+
+@pytest.mark.parametrize(
+    ("note", "service", "promoted"),
+    [
+        ("g4", "metering", True),
+        ("g4/metering", "metering", True),
+        ("g4/identity", "metering", False),
+        ("g3/metering", "metering", False),
+        ("g4/", "metering", False),
+        ("", "metering", False),
+    ],
+)
+def test_a_note_promotes_the_service_it_names_or_any(note: str, service: str, promoted: bool) -> None:
+    assert promotes(note, "g4", under_way(service=service)) is promoted
