@@ -18,6 +18,7 @@ from typing import Any
 import grpc.aio
 import httpx
 
+from citykit.errors import CityError
 from citykit.run import Process
 from services.demo.trial import CALLER, Outside, Plan
 from simulation.calendar import SLOT_S
@@ -27,6 +28,8 @@ from simulation.uplink import METERING, Counts, Uplink
 PAUSE_S = 0.2
 """Between two rounds of each caller."""
 TRIES, RETRY_S = 3, 1.0
+LOGIN_TRIES, RENEW_S = 60, 600.0
+"""Nobody starts without having logged in, and whoever has been in for so long does it again: access tokens live 15 minutes."""
 _SLOTS_AT_ONCE = 2
 
 
@@ -71,8 +74,7 @@ async def load(process: Process, client: httpx.AsyncClient, plan: Plan, login: s
     found = Load()
     until = time.monotonic() + for_s
     outside = Outside(client)
-    await _patiently(found, lambda: outside.log_in(login, secret))
-    found.operations = found.retried = 0
+    await logged_in(outside, login, secret)
     await asyncio.gather(_devices(process, plan, until, found), _resident(outside, client, login, secret, until, found))
     await _compare(process, found)
     return found
@@ -130,13 +132,29 @@ async def _compare(process: Process, found: Load) -> None:
 # --- a resident -------------------------------------------------------------------------------------------
 
 
+async def logged_in(outside: Outside, login: str, secret: str) -> None:
+    """Raises: what the last of LOGIN_TRIES tries came to."""
+    for number in range(LOGIN_TRIES):
+        try:
+            await outside.log_in(login, secret)
+        except (httpx.HTTPError, CityError):
+            if number + 1 == LOGIN_TRIES:
+                raise
+            await asyncio.sleep(RETRY_S)
+        else:
+            return
+
+
 async def _resident(
     outside: Outside, client: httpx.AsyncClient, login: str, secret: str, until: float, found: Load
 ) -> None:
     """Reads bills and usage, agrees to something and takes it back, again and again."""
     reads = ("/api/v1/bills", "/api/v1/me", "/trust.json", "/api/v1/parking/lots", "/api/v1/payments")
-    number = 0
+    number, renew = 0, time.monotonic() + RENEW_S
     while time.monotonic() < until:
+        if time.monotonic() > renew:
+            await logged_in(outside, login, secret)
+            renew = time.monotonic() + RENEW_S
         path = reads[number % len(reads)]
         await _patiently(found, lambda path=path: outside.get(path))  # type: ignore[misc]  # the path of this round
         if number % len(reads) == 0:

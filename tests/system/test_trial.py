@@ -16,7 +16,7 @@ from city.metering.v1 import metering_service_pb2 as metering
 from city.metering.v1.metering_service_pb2_grpc import MeteringServiceStub
 from citykit.errors import Damaged, FailedPrecondition, PermissionDenied, Unavailable
 from citykit.settings import CitySettings, IdentitySettings, NotarySettings
-from services.demo import trial
+from services.demo import trial, trial_load
 from services.testing import TestCity, embedded_city
 
 SEED, HOMES = 7, 2
@@ -107,3 +107,22 @@ async def test_a_city_that_does_not_answer_yet_is_waited_for(monkeypatch: pytest
     left.append(grpc.StatusCode.UNAVAILABLE)
     with pytest.raises(Unavailable, match="did not answer in time"):
         await trial.patiently(act, said.append)
+
+
+async def test_a_load_begins_once_its_resident_is_let_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trial_load, "RETRY_S", 0.0)
+    outside = trial.Outside(httpx.AsyncClient())
+    away = [httpx.ConnectError("away"), Unavailable("not ready")]
+
+    async def log_in(login: str, secret: str) -> None:
+        if away:
+            raise away.pop()
+        outside.headers = {"authorization": f"{login} {secret}"}
+
+    monkeypatch.setattr(outside, "log_in", log_in)
+    await trial_load.logged_in(outside, "ada", "secret")
+    assert (outside.headers, away) == ({"authorization": "ada secret"}, [])
+    monkeypatch.setattr(trial_load, "LOGIN_TRIES", 1)
+    away.append(Unavailable("not ready"))
+    with pytest.raises(Unavailable):
+        await trial_load.logged_in(outside, "ada", "secret")
