@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
 from typing import Any
 
-from infra.kubernetes.selectors import selects
+from infra.kubernetes.label_selectors import selects
 
 Object = Mapping[str, Any]
 INGRESS, EGRESS = "Ingress", "Egress"

@@ -50,7 +50,7 @@ class Namespaces:
         log, ready = self._folder / "namespaces.log", self._folder / "namespaces.ready"
         ready.unlink(missing_ok=True)
         kinds = ["--net", "--mount", "--pid", "--uts", "--ipc", "--fork", "--mount-proc", "--kill-child=KILL"]
-        argv = ["unshare", *kinds, "--propagation", "private", sys.executable, first.__file__, *self._first]
+        argv = ["unshare", *kinds, "--propagation", "private", sys.executable, "-P", first.__file__, *self._first]
         with log.open("wb") as output:
             self._process = subprocess.Popen(  # noqa: S603 - our own words
                 argv, stdin=subprocess.PIPE, stdout=output, stderr=output, env=environment(), start_new_session=True

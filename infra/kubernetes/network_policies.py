@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from ipaddress import ip_network
 from typing import Any
 
-from infra.kubernetes.selectors import selects
+from infra.kubernetes.label_selectors import selects
 
 TABLE = "provable_city_policies"
 _VERSION = 4

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from infra.kubernetes.selectors import selects
+from infra.kubernetes.label_selectors import selects
 
 LABELS = {"tier": "data"}
 
