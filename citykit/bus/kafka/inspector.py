@@ -53,6 +53,10 @@ class _Passing(ClientFault):
     """Ends by itself within moments."""
 
 
+class _Stale(_Passing):
+    """This client takes a partition's leader for the one before, and goes on doing so: it is asked through a new one."""
+
+
 class Inspector:
     """Every call raises ClientFault where the brokers are away or refuse."""
 
@@ -61,7 +65,10 @@ class Inspector:
         self._wait_s = settings.request_s
         self._refusal = ""
         self._groups = Groups(settings)
-        self._admin = AdminClient(confluent_settings(settings) | {"error_cb": self._told})
+        self._admin = self._connected()
+
+    def _connected(self) -> AdminClient:
+        return AdminClient(confluent_settings(self._settings) | {"error_cb": self._told})
 
     def _told(self, error: KafkaError) -> None:
         if error.code() in _REFUSALS:
@@ -175,10 +182,12 @@ class Inspector:
         while True:
             try:
                 return ask()
-            except _Passing:
+            except _Passing as passing:
                 if monotonic() > end:
                     raise
                 sleep(_AGAIN_S)
+                if isinstance(passing, _Stale):
+                    self._admin = self._connected()
 
     def _result(self, future: Future[Any]) -> Any:
         try:
@@ -195,6 +204,8 @@ def _fault(error: KafkaException) -> ClientFault:
     found = error.args[0]
     if not isinstance(found, KafkaError):
         return ClientFault(str(found))
+    if found.code() in _STALE:
+        return _Stale(found.str())
     return (_Passing if found.code() in _PASSING else ClientFault)(found.str())
 
 
@@ -206,12 +217,11 @@ _NOT_ALLOWED = frozenset(
         KafkaError.CLUSTER_AUTHORIZATION_FAILED,
     }
 )
+_STALE = frozenset({KafkaError.FENCED_LEADER_EPOCH, KafkaError.UNKNOWN_LEADER_EPOCH})
 _PASSING = frozenset(
     {
         KafkaError.NOT_LEADER_FOR_PARTITION,
         KafkaError.LEADER_NOT_AVAILABLE,
-        KafkaError.FENCED_LEADER_EPOCH,
-        KafkaError.UNKNOWN_LEADER_EPOCH,
         KafkaError.UNKNOWN_TOPIC_OR_PART,
         KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
         KafkaError.COORDINATOR_NOT_AVAILABLE,

@@ -10,14 +10,17 @@ from time import monotonic
 import pytest
 
 from citykit.bus.kafka import KafkaBus
+from citykit.bus.kafka.client import ClientFault, Place
+from citykit.bus.kafka.inspector import Inspector
 from citykit.bus.port import Bus, Message, Record, Subscription
 from citykit.errors import Unavailable
 from citykit.testing.bus_suite import Collector, in_order_per_key, messages, number
 from citykit.testing.polling import until
-from tests.real.bus.brokers import CLIENTS, Brokers, kafka_bus
+from tests.real.bus.brokers import CLIENTS, Brokers, kafka_bus, make_topics
 
 both = pytest.mark.parametrize("client", CLIENTS)
 PATIENCE_S = 120.0
+NEW_LEADERS_S = 30.0
 
 
 @pytest.fixture(scope="module")
@@ -236,3 +239,30 @@ async def _largest(bus: KafkaBus, for_s: float) -> int:
 
     await until(look, "the look to end", limit_s=2 * for_s)
     return largest
+
+
+def test_a_look_goes_on_when_partitions_have_new_leaders(mortal: Brokers) -> None:
+    """The client beside the consumers lives as long as its process, and took the leaders it knew first for those there are."""
+    settings = mortal.settings("confluent-kafka")
+    make_topics(settings)
+    places = [(f"{settings.prefix}suite.two", 0)]
+    inspector = Inspector(settings)
+    try:
+        before = inspector.ends(places)
+        for _ in range(2):
+            mortal.natives[0].kill()
+            mortal.start()
+            assert _ends(inspector, places) == before
+    finally:
+        inspector.close()
+
+
+def _ends(inspector: Inspector, places: Sequence[Place]) -> dict[Place, int]:
+    """As soon as the partitions have leaders again."""
+    end = monotonic() + NEW_LEADERS_S
+    while True:
+        try:
+            return inspector.ends(places)
+        except ClientFault:
+            if monotonic() > end:
+                raise
