@@ -19,6 +19,12 @@ LOOPBACK = "127.0.0.1"
 ADMIN = "admin"
 CONTROLLERS, SCHEDULER, PROXY = "system:kube-controller-manager", "system:kube-scheduler", "system:kube-proxy"
 """Users whose rights the API server makes itself."""
+_DIRECT = "--enable-aggregator-routing=true"
+"""To the endpoints of a Service: without real pods nothing leads on from its own address."""
+_AUTOSCALER = {"sync-period": "2s", "downscale-stabilization": "4s"} | {
+    "initial-readiness-delay": "1s", "cpu-initialization-period": "1s",
+}  # fmt: skip
+"""Minutes are for cities, not for who waits."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +105,7 @@ def api_server(pki: Pki, ports: Ports, place: Place) -> list[str]:
     reached = (
         ["--bind-address=0.0.0.0", f"--advertise-address={place.address}"]
         if place.address
-        else [f"--bind-address={LOOPBACK}", "--endpoint-reconciler-type=none"]
+        else [f"--bind-address={LOOPBACK}", "--endpoint-reconciler-type=none", _DIRECT]
     )
     headers = {"username-headers": "User", "group-headers": "Group", "extra-headers-prefix": "Extra-"}
     return [
@@ -128,6 +134,7 @@ def controllers(pki: Pki, ports: Ports, kubeconfig: Path) -> list[str]:
         f"--cluster-signing-key-file={pki.authority_key}", "--allocate-node-cidrs=true",
         f"--cluster-cidr={POD_RANGE}", f"--service-cluster-ip-range={SERVICE_RANGE}",
         f"--requestheader-client-ca-file={pki.authority}",
+        *(f"--horizontal-pod-autoscaler-{flag}={value}" for flag, value in _AUTOSCALER.items()),
     ]  # fmt: skip
 
 

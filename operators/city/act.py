@@ -21,6 +21,7 @@ from operators.city.manifests import (
     OPERATOR,
     PART_OF,
     ROLLOUT,
+    ROUTED,
     SERVICE,
     WORKLOADS,
     canary_name,
@@ -35,7 +36,7 @@ from operators.city.manifests import (
     weighed,
     workload,
 )
-from operators.city.model import ApplyCanary, ApplyStable, Remove, RemoveCanary, RunJob, State, Target
+from operators.city.model import ApplyCanary, ApplyStable, Remove, RemoveCanary, RunJob, State, Target, WeighRoutes
 
 HELD = "provable.city/held"
 """Annotation of an autoscaler that stands still while a canary is compared: the bounds it gets back."""
@@ -49,7 +50,7 @@ FRESH_S = 600.0
 JOBS_KEPT = 3
 """Rollouts whose Jobs stay, for their logs."""
 
-Act = ApplyCanary | ApplyStable | RemoveCanary | Remove | RunJob
+Act = ApplyCanary | WeighRoutes | ApplyStable | RemoveCanary | Remove | RunJob
 Fence = Callable[[], None]
 """Raises where we lead no more; asked before every write."""
 
@@ -103,6 +104,8 @@ class Actor:
                 await self._apply_stable(target)
             case ApplyCanary(target, weight):
                 await self._apply_canary(target, weight)
+            case WeighRoutes(target, weight):
+                await self._weigh_routes(target, weight)
             case RemoveCanary(service):
                 await self.remove_canary(service)
             case Remove(service):
@@ -114,8 +117,8 @@ class Actor:
 
     async def _apply_stable(self, target: Target) -> None:
         documents = await self._documents(target)
-        await self._free_autoscalers(target.name, restore=False)
         await self._apply_all([marked(one, target) for one in in_order(documents) if one["kind"] not in WORKLOADS])
+        await self._free_autoscalers(target.name, anew=_autoscalers_of(documents))
         await self._apply_workload(marked(workload(documents, target), target))
         await self.prune(target, documents)
 
@@ -162,12 +165,17 @@ class Actor:
         replicas = int((stable or {}).get("spec", {}).get("replicas") or 1)
         made = canary_of(documents, target, weight, replicas)
         await self._hold_autoscalers(target.name, replicas)
-        routes = await self._routes(target.name, weight)
-        if routes:
+        if await self._routes(target.name, weight):
             await self._apply_all(track_services(documents, target))
+            before = await self._api.get("Deployment", canary_name(target.name))
+            made["metadata"]["annotations"][ROUTED] = annotations_of(before or {}).get(ROUTED, "0")
         await self._api.apply(made)
-        for kind, name, patch in routes:
+
+    async def _weigh_routes(self, target: Target, weight: int) -> None:
+        for kind, name, patch in await self._routes(target.name, weight):
             await self._api.patch(kind, name, patch)
+        routed = {"metadata": {"annotations": {ROUTED: str(weight)}}}
+        await self._api.patch("Deployment", canary_name(target.name), routed)
 
     async def remove_canary(self, service: str) -> None:
         """Gives its traffic back, takes it away, lets the autoscaler go on."""
@@ -176,7 +184,7 @@ class Actor:
         await self._api.delete("Deployment", canary_name(service))
         for name in (canary_name(service), stable_name(service)):
             await self._api.delete("Service", name)
-        await self._free_autoscalers(service, restore=True)
+        await self._free_autoscalers(service)
 
     async def _routes(self, service: str, weight: int) -> list[tuple[str, str, Object]]:
         found = [one for kind in ROUTES for one in await self._listed(kind, {PART_OF: CITY_PART})]
@@ -190,12 +198,16 @@ class Actor:
                 held = {"minReplicas": replicas, "maxReplicas": replicas}
                 await self._patch_autoscaler(one, held, json.dumps(bounds))
 
-    async def _free_autoscalers(self, service: str, *, restore: bool) -> None:
-        """Without `restore` the bounds are about to be applied anew."""
+    async def _free_autoscalers(self, service: str, anew: frozenset[str] | None = None) -> None:
+        """Gives back the bounds of before.
+
+        Args:
+            anew: names whose bounds have been applied anew, and nobody else is freed. Not earlier: whoever gives up in between needs the old ones.
+        """
         for one in await self._autoscalers(service):
             held = annotations_of(one).get(HELD)
-            if held is not None:
-                await self._patch_autoscaler(one, json.loads(held) if restore else {}, None)
+            if held is not None and (anew is None or name_of(one) in anew):
+                await self._patch_autoscaler(one, json.loads(held) if anew is None else {}, None)
 
     async def _patch_autoscaler(self, found: Object, spec: Object, held: str | None) -> None:
         patch: Object = {"metadata": {"annotations": {HELD: held}}}
@@ -295,7 +307,7 @@ def _key(step: Act) -> tuple[str, str]:
     match step:
         case ApplyStable(target):
             return target.name, target.manifests
-        case ApplyCanary(target, _):
+        case ApplyCanary(target, _) | WeighRoutes(target, _):
             return canary_name(target.name), target.manifests
         case RunJob(name, manifests, _):
             return name, manifests
@@ -319,6 +331,10 @@ def _owns_replicas(live: Object) -> bool:
 
 def _made_from(found: Object, target: Target) -> bool:
     return found["kind"] in WORKLOADS and annotations_of(found).get("provable.city/manifests") == target.manifests
+
+
+def _autoscalers_of(documents: Iterable[Object]) -> frozenset[str]:
+    return frozenset(name_of(one) for one in documents if one["kind"] == "HorizontalPodAutoscaler")
 
 
 def _version_of(config_map: Object) -> str:

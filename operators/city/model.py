@@ -143,12 +143,14 @@ class Running:
         weight: percent of the replicas, 100 on the stable track.
         progress: DONE when all are ready and none of an older version is left.
         reason: why not, in a sentence.
+        routed: percent that the routes give a canary; None: no route leads to its service.
     """
 
     manifests: str
     progress: Progress
     weight: int = 100
     reason: str = ""
+    routed: int | None = None
 
 
 class Verdict(StrEnum):
@@ -321,7 +323,15 @@ class RunJob:
 
 @dataclass(frozen=True)
 class ApplyCanary:
-    """Bring up (or weigh anew) the canary of a service."""
+    """Bring up the canary of a service, or give it more or fewer pods."""
+
+    target: Target
+    weight: int
+
+
+@dataclass(frozen=True)
+class WeighRoutes:
+    """Have the routes to a service give its canary, whose pods are ready, this percent."""
 
     target: Target
     weight: int
@@ -362,7 +372,7 @@ class Save:
     """For the resource's events; empty: none."""
 
 
-Step = Wait | RunJob | ApplyCanary | ApplyStable | RemoveCanary | Remove | Ask | Save
+Step = Wait | RunJob | ApplyCanary | WeighRoutes | ApplyStable | RemoveCanary | Remove | Ask | Save
 
 
 def job_name(rollout: Rollout, stage: Stage) -> str:

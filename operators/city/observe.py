@@ -17,6 +17,7 @@ from operators.city.manifests import (
     NAME,
     OPERATOR,
     PART_OF,
+    ROUTED,
     SERVICE,
     STABLE,
     TRACK,
@@ -143,15 +144,16 @@ def running(workload: Object, seen: Seen, now: datetime) -> Running:
     """One workload: done, on its way with the reason, or failed with the reason."""
     notes = annotations_of(workload)
     manifests, weight = notes.get(MANIFESTS, ""), int(notes.get(WEIGHT, "100"))
+    routed = int(notes[ROUTED]) if ROUTED in notes else None
     progress, reason = _rolled(workload)
     if progress is Progress.DONE:
-        return Running(manifests, progress, weight)
+        return Running(manifests, progress, weight, routed=routed)
     lasting, passing = _faults(_newest_pods(workload, seen), now)
     if lasting:
-        return Running(manifests, Progress.FAILED, weight, "; ".join(lasting[:_REASONS_MAX]))
+        return Running(manifests, Progress.FAILED, weight, "; ".join(lasting[:_REASONS_MAX]), routed)
     if passing:
         reason = f"{reason}; {'; '.join(passing[:_REASONS_MAX])}"
-    return Running(manifests, progress, weight, reason)
+    return Running(manifests, progress, weight, reason, routed)
 
 
 def _rolled(workload: Object) -> tuple[Progress, str]:

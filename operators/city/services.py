@@ -18,6 +18,7 @@ from operators.city.model import (
     Step,
     Verdict,
     Wait,
+    WeighRoutes,
 )
 from operators.city.scene import Scene, because, seconds, sentence
 
@@ -137,8 +138,10 @@ def _try(scene: Scene, service: ServiceSpec) -> Step:
     unready = _unready(scene, service, canary, placed=placed, at=f"{name} at {weight} %")
     if unready is not None:
         return unready
-    if not placed:
+    if canary is None or not placed:
         return ApplyCanary(target, weight)
+    if canary.routed not in (None, weight):
+        return WeighRoutes(target, weight)
     return _judged(scene, service, f"{name} at {weight} %", _heavier(scene, service))
 
 

@@ -28,6 +28,9 @@ NAMES = ("identity", "notary")
 CUT = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL)
 """The second where the caller was just sending."""
 AGED = ServicesSettings(connection_age_s=0.2, connection_grace_s=1.0)
+AGED_LATER = ServicesSettings(connection_age_s=1.0, connection_grace_s=1.0)
+"""Long enough for a few rounds of calls in between."""
+ROUNDS = 5
 _QUESTION = 12
 """Bytes of a DNS message before its question (RFC 1035, 4.1.1)."""
 
@@ -179,6 +182,72 @@ async def test_a_replica_that_comes_later_gets_its_share(certificates: Path) -> 
             return second.calls > 0
 
         await until(joined, "a call at the new replica")
+
+
+async def test_the_calls_of_a_version_are_its_share_of_the_replicas(certificates: Path) -> None:
+    """Three replicas of the old version and one of the new behind one name: of a hundred calls, 25 try the new one."""
+    port, places = free_port(), [f"127.0.0.{number}" for number in range(1, 5)]
+    async with AsyncExitStack() as stack:
+        names = stack.enter_context(name_server(places))
+        *old, new = [
+            await stack.enter_async_context(replica(certificates, f"{place}:{port}", ServicesSettings()))
+            for place in places
+        ]
+        channel = await stack.enter_async_context(caller(certificates, f"dns://{names}/identity.city.test:{port}"))
+        await spread(channel, [*old, new])
+        before = [sum(one.calls for one in old), new.calls]
+        await ask(channel, 100)
+        assert [sum(one.calls for one in old) - before[0], new.calls - before[1]] == [75, 25]
+
+
+async def test_the_share_of_a_version_follows_its_replicas_and_no_call_fails(certificates: Path) -> None:
+    """One of four, then two, then all: what left the name gets no call any more, though it still runs, and may then end."""
+    port, known = free_port(), [f"127.0.0.{number}" for number in range(1, 5)]
+    async with AsyncExitStack() as stack:
+        names = stack.enter_context(name_server(known))
+        old_stack = await stack.enter_async_context(AsyncExitStack())
+
+        async def begun(number: int, among: AsyncExitStack) -> Replica:
+            return await among.enter_async_context(replica(certificates, f"127.0.0.{number}:{port}", AGED_LATER))
+
+        old, new = [await begun(number, old_stack) for number in (1, 2, 3)], [await begun(4, stack)]
+        channel = await stack.enter_async_context(caller(certificates, f"dns://{names}/identity.city.test:{port}"))
+        await spread(channel, [*old, *new])
+
+        new.append(await begun(5, stack))
+        known[:] = ["127.0.0.1", "127.0.0.2", "127.0.0.4", "127.0.0.5"]
+        await spread(channel, [*old[:2], *new], [old[2]])
+
+        new += [await begun(6, stack), await begun(7, stack)]
+        known[:] = [f"127.0.0.{number}" for number in range(4, 8)]
+        await spread(channel, new, old)
+        had = [one.calls for one in old]
+        ending = asyncio.ensure_future(old_stack.aclose())
+        while not ending.done():
+            await ask_at_once(channel, 1)
+        await ending
+        await spread(channel, new, old)
+        assert [one.calls for one in old] == had
+
+
+async def spread(channel: grpc.aio.Channel, among: Sequence[Replica], without: Sequence[Replica] = ()) -> None:
+    """Until a few rounds of calls go to each of these as often, and to those not at all. A call that fails fails the test."""
+
+    async def even() -> bool:
+        every = (*among, *without)
+        before = [one.calls for one in every]
+        await ask_at_once(channel, ROUNDS * len(among))
+        had = [one.calls - was for one, was in zip(every, before, strict=True)]
+        return had == [*([ROUNDS] * len(among)), *([0] * len(without))]
+
+    await until(even, f"the same number of calls at each of {len(among)} replicas")
+
+
+async def ask_at_once(channel: grpc.aio.Channel, times: int) -> None:
+    """Calls that do not wait for somebody to be there."""
+    call = stub(channel).one
+    for _ in range(times):
+        assert await call(b"?", timeout=10.0) == b"?"
 
 
 async def test_a_stream_is_cut_when_its_connection_has_aged_and_what_was_answered_stays(certificates: Path) -> None:

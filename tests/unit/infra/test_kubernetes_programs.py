@@ -154,7 +154,17 @@ def test_on_loopback_nobody_else_reaches_the_api_server_and_a_node_s_pods_do() -
     reached = components.api_server(pki, PORTS, Place(address="10.250.0.2"))
     assert "--advertise-address=10.250.0.2" in reached
     assert "--endpoint-reconciler-type=none" not in reached
+    routing = "--enable-aggregator-routing=true"
+    assert (routing in alone, routing in reached) == (True, False), (
+        "a node leads the addresses of Services on by itself"
+    )
     assert (PORTS.server, PORTS.inner_server) == ("https://127.0.0.1:20000", "https://127.0.0.1:6443")
+
+
+def test_an_autoscaler_looks_every_other_second() -> None:
+    flags = components.controllers(Pki(Path("/pki")), PORTS, Path("/kubeconfig"))
+    assert "--horizontal-pod-autoscaler-sync-period=2s" in flags
+    assert "--horizontal-pod-autoscaler-downscale-stabilization=4s" in flags
 
 
 def test_a_held_port_is_nobody_else_s_and_its_program_may_listen_again_and_again() -> None:

@@ -12,7 +12,7 @@ from operators.city.act import HANDOVER, HELD, Actor
 from operators.city.kube import Object
 from operators.city.lease import NotLeading
 from operators.city.manifests import share
-from operators.city.model import ApplyCanary, ApplyStable, Remove, RemoveCanary, RunJob, State, Target
+from operators.city.model import ApplyCanary, ApplyStable, Remove, RemoveCanary, RunJob, State, Target, WeighRoutes
 from tests.unit.operators.fake_api import FakeApi, service_documents
 
 CITY: Object = {"kind": "City", "metadata": {"name": "city", "uid": "u1"}, "status": {"rollout": {"id": "3-1"}}}
@@ -134,6 +134,7 @@ async def test_a_route_sends_the_canary_exactly_its_percent(api: FakeApi) -> Non
     actor = Actor(api)
     await actor.act(ApplyStable(OLD), CITY)
     await actor.act(ApplyCanary(NEW, 25), CITY)
+    await actor.act(WeighRoutes(NEW, 25), CITY)
     rules = api.objects["HTTPRoute", "metering"]["spec"]["rules"]
     shares = {one["name"]: one["weight"] for one in rules[0]["backendRefs"]}
     assert shares == {"metering-stable": 75, "metering-canary": 25}
