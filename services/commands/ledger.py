@@ -1,6 +1,7 @@
 """`city ledger blocks | tx ID | events [--follow] | export FILE | check`: the embedded ledger of a state directory, from its file alone.
 
-`city ledger network ...` is a real Fabric network (`services.commands.ledger_network`).
+`city ledger network ...` is a real Fabric network (`services.commands.ledger_network`), `city ledger contracts` brings contracts onto the channel of
+one that others run too (`services.commands.ledger_contracts`).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from citykit.errors import NotFound
 from citykit.ledger.local import check_ledger
 from citykit.ledger.local.blocks import read_blocks
 from citykit.ledger.local.ledger import events_of
-from services.commands import ledger_network
+from services.commands import ledger_contracts, ledger_network
 
 _POLL_S = 0.5
 
@@ -41,6 +42,7 @@ def add(subparsers: Any) -> None:
         one.add_argument("--state", type=Path, default=Path(".city"), help="state directory of the city")
         one.add_argument("--json", action="store_true", help="one JSON document (events: one per line)")
     ledger_network.add(acts)
+    ledger_contracts.add(acts)
 
 
 def _blocks(arguments: argparse.Namespace) -> int:

@@ -28,5 +28,7 @@ data:
 {{- define "city.prepare-arguments" -}}
 {{- $preflight := include "city.prepare-job" (dict "root" . "job" "preflight" "what" "preflight") -}}
 {{- $migrate := include "city.prepare-job" (dict "root" . "job" "migrate" "what" "migrate") -}}
-{{- dict "name" "prepare" "version" (include "city.version" .) "data" (dict "preflight.yaml" $preflight "migrate.yaml" $migrate) | toYaml }}
+{{- $data := dict "preflight.yaml" $preflight "migrate.yaml" $migrate -}}
+{{- if include "city.brings-contracts" . }}{{ $_ := set $data "contracts.yaml" (include "city.contracts-job" (dict "root" . "job" "contracts")) }}{{ end -}}
+{{- dict "name" "prepare" "version" (include "city.version" .) "data" $data | toYaml }}
 {{- end }}

@@ -13,6 +13,7 @@
 {{- end -}}
 {{- if .Values.trial.enabled }}{{ $pods = append $pods "trial" }}{{ end -}}
 {{- if .Values.prepare.enabled }}{{ $pods = append $pods "prepare" }}{{ end -}}
+{{- if include "city.brings-contracts" . }}{{ $pods = append $pods "contracts" }}{{ end -}}
 {{- if .Values.provision.enabled }}{{ $pods = append $pods "provision" }}{{ end -}}
 {{- if .Values.operator.enabled }}{{ $pods = append $pods "operator" }}{{ end -}}
 {{- if include "city.had-operator" . }}{{ $pods = append $pods "uninstall" }}{{ end -}}

@@ -59,6 +59,99 @@ spec:
               {{- end }}
 {{- end }}
 
+{{/* Whether a Job brings the contracts onto the channel; empty: people do. */}}
+{{- define "city.brings-contracts" -}}
+{{- if and .Values.ledger.contracts.deploy .Values.prepare.enabled (ne .Values.ledger.mode "dev") }}true{{ end }}
+{{- end }}
+
+{{/* The Job that does: (dict "root" $ "job" NAME ["annotations" MAP]). It asks everything before it changes anything. */}}
+{{- define "city.contracts-job" -}}
+{{- $root := .root -}}
+{{- $who := dict "root" $root "name" "contracts" -}}
+apiVersion: batch/v1
+kind: Job
+metadata:
+  name: {{ .job }}
+  labels: {{- include "city.labels" $who | nindent 4 }}
+  {{- with .annotations }}
+  annotations: {{- toYaml . | nindent 4 }}
+  {{- end }}
+spec:
+  backoffLimit: {{ $root.Values.prepare.retries }}
+  activeDeadlineSeconds: {{ add $root.Values.prepare.deadlineSeconds $root.Values.ledger.contracts.waitSeconds }}
+  # Missing approvals and refusals (exit code 2) fail it at once; a peer that is away (3) is tried again.
+  podFailurePolicy:
+    rules:
+      - action: FailJob
+        onExitCodes: {containerName: contracts, operator: In, values: [2]}
+  template:
+    metadata:
+      {{- include "city.pod-metadata" $who | nindent 6 }}
+    spec:
+      automountServiceAccountToken: false
+      enableServiceLinks: false
+      restartPolicy: Never
+      {{- with include "city.placement" (dict "root" $root) | trim }}{{ nindent 6 . }}{{ end }}
+      securityContext:
+        {{- include "city.pod-security" (dict "user" $root.Values.podUser.runAsUser "group" $root.Values.podUser.fsGroup) | nindent 8 }}
+      containers:
+        - name: contracts
+          image: {{ include "city.own-image" (dict "root" $root) }}
+          imagePullPolicy: {{ $root.Values.image.pullPolicy }}
+          args:
+            - ledger
+            - contracts
+            - --wait={{ $root.Values.ledger.contracts.waitSeconds }}
+            {{- range include "city.own-peers" $root | fromYamlArray }}
+            - --peer={{ . }}
+            {{- end }}
+            {{- include "city.chaincode-places" $root | nindent 12 }}
+          env:
+            {{- include "city.environment" (dict "maps" (list (include "city.general-settings" $root | fromYaml) (include "city.ledger-settings" $root | fromYaml) $root.Values.settings)) | trim | nindent 12 }}
+          # What is missing is then in the pod's status too.
+          terminationMessagePolicy: FallbackToLogsOnError
+          resources: {{- toYaml $root.Values.prepare.resources | nindent 12 }}
+          securityContext: {{- include "city.container-security" $root | nindent 12 }}
+          volumeMounts:
+            - {name: tmp, mountPath: /tmp}
+            - {name: ledger, mountPath: /etc/city/ledger, readOnly: true}
+            - {name: chaincode, mountPath: /etc/city/chaincode, readOnly: true}
+      volumes:
+        - name: tmp
+          emptyDir: {}
+        {{- include "city.secret-volume" (dict "root" $root "volume" "ledger" "secret" "ledger-admin" "items" (include "city.member-items" "admin" | fromYamlArray)) | nindent 8 }}
+        {{- include "city.secret-volume" (dict "root" $root "volume" "chaincode" "secret" "fabric-chaincode" "items" (list (dict "key" "ca.crt" "path" "ca.crt") (dict "key" "peer.crt" "path" "peer.crt") (dict "key" "peer.key" "path" "peer.key"))) | nindent 8 }}
+{{- end }}
+
+{{/* The peers of our organisation, as a YAML list. */}}
+{{- define "city.own-peers" -}}
+{{- $peers := .Values.ledger.contracts.peers | default list -}}
+{{- if eq .Values.ledger.mode "bundled" }}
+{{- $peers = list }}
+{{- range $number := until (int .Values.ledger.fabric.peers) }}{{ $peers = append $peers (printf "fabric-peer-%d:7051" $number) }}{{ end }}
+{{- end -}}
+{{ toYaml $peers }}
+{{- end }}
+
+{{/* Arguments: where peers reach each chaincode. The packages are made of them, so the Job and the chaincodes themselves have the same. */}}
+{{- define "city.chaincode-places" -}}
+{{- $root := . -}}
+- --tls=/etc/city/chaincode
+{{- range $name, $port := (include "city.facts" . | fromYaml).chaincodes }}
+{{- if eq $root.Values.ledger.mode "bundled" }}
+- --chaincode={{ $name }}={{ include "city.chaincode-name" $root }}.{{ $root.Release.Namespace }}.svc:{{ $port }}
+{{- else if index $root.Values.ledger.contracts.chaincodes $name }}
+- --chaincode={{ $name }}={{ index $root.Values.ledger.contracts.chaincodes $name }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* The name of the chaincodes' Deployment and Service. Where a Job brings the contracts each version has its own, so that the version before answers
+     until the next one is committed, and again after going back. */}}
+{{- define "city.chaincode-name" -}}
+chaincode{{ if include "city.brings-contracts" . }}-{{ include "city.dns" (include "city.version" .) }}{{ end }}
+{{- end }}
+
 {{/* One container: (dict "root" $ "step" NAME). */}}
 {{- define "city.prepare-step" -}}
 {{- $root := .root -}}

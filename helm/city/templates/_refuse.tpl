@@ -41,6 +41,15 @@
 {{- range $parameter, $_ := $v.postgres.parameters }}
 {{- if has $parameter (list "ssl" "ssl_cert_file" "ssl_key_file" "hba_file" "password_encryption" "fsync" "full_page_writes" "synchronous_commit") }}{{ fail (printf "postgres.parameters.%s is not for choosing: what is acknowledged must be durable, and connections are encrypted" $parameter) }}{{ end }}
 {{- end }}
+{{- if $v.ledger.contracts.deploy }}
+{{- if eq $v.ledger.mode "dev" }}{{ fail "ledger.contracts.deploy is for a channel of Fabric: the development peer takes the contracts that run beside it. Set it to false, or ledger.mode to bundled or external" }}{{ end }}
+{{- if not $v.prepare.enabled }}{{ fail "ledger.contracts.deploy needs prepare.enabled=true: the Job runs after the migrations. Or run `city ledger contracts` by hand" }}{{ end }}
+{{- if and (eq $v.ledger.mode "external") (not $v.ledger.contracts.chaincodes) }}{{ fail "ledger.contracts.deploy with ledger.mode=external needs ledger.contracts.chaincodes: where your peers reach each contract's chaincode, NAME: host:port" }}{{ end }}
+{{- end }}
+{{- $contracts := keys (include "city.facts" . | fromYaml).chaincodes | sortAlpha }}
+{{- range $name, $_ := $v.ledger.contracts.chaincodes }}
+{{- if not (has $name $contracts) }}{{ fail (printf "ledger.contracts.chaincodes.%s is no contract; there are %s" $name (join ", " $contracts)) }}{{ end }}
+{{- end }}
 {{- if and (eq $v.ledger.mode "external") (not $v.ledger.external.peer) }}{{ fail "ledger.mode=external needs ledger.external.peer: host:port of the gateway peer" }}{{ end }}
 
 {{- if and (eq $v.tls.mode "provision") (not $v.provision.enabled) }}{{ fail "tls.mode=provision with provision.enabled=false: nobody would make certificates. Set tls.mode to existing or cert-manager, or provision.enabled to true" }}{{ end }}
@@ -92,5 +101,5 @@
 {{- range include "city.certified" . | fromYamlArray }}{{ $names = append $names (printf "%s-tls" .) }}{{ end -}}
 {{- $names = concat $names (list "city-root-key" "postgres-admin") -}}
 {{- range include "city.holders" . | fromYamlArray }}{{ $names = concat $names (list (printf "postgres-%s" .) (printf "ledger-%s" .)) }}{{ end -}}
-{{ concat $names (list "ledger-peer" "operator-token") | toYaml }}
+{{ concat $names (list "ledger-peer" "ledger-admin" "fabric-chaincode" "operator-token") | toYaml }}
 {{- end }}

@@ -60,6 +60,23 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "Kafka nowhere": ({"kafka": {"mode": "external"}}, "needs kafka.external.bootstrap"),
     "PostgreSQL nowhere": ({"postgres": {"mode": "external"}}, "needs postgres.external.host"),
+    "contracts on the development peer": (
+        {"ledger": {"contracts": {"deploy": True}}},
+        "the development peer takes the contracts that run beside it",
+    ),
+    "contracts without a Job": (
+        {"profile": "small", "prepare": {"enabled": False}, "ledger": {"mode": "bundled", "contracts": {"deploy": True}}},
+        "ledger.contracts.deploy needs prepare.enabled=true",
+    ),
+    "contracts nowhere": (
+        {"profile": "small", "ledger": {"mode": "external", "contracts": {"deploy": True}}},
+        "needs ledger.contracts.chaincodes",
+    ),
+    "a chaincode of no contract": (
+        {"ledger": {"contracts": {"chaincodes": {"voting": "c:7101"}}}},
+        "ledger.contracts.chaincodes.voting is no contract",
+    ),
+    "a peer without a port": ({"ledger": {"contracts": {"peers": ["peer"]}}}, "/ledger/contracts/peers"),
     "a ledger nowhere": ({"ledger": {"mode": "external"}}, "needs ledger.external.peer"),
     "Kafka behind a wall": (
         {"kafka": {"mode": "external", "external": {"bootstrap": "k:9093"}}},
