@@ -31,7 +31,6 @@ from services.commands.provision import HOLDERS
 from services.registry import SERVICES
 from tests.unit.infra.fake_secrets import MemorySecrets, wanted
 
-WANTED = wanted()
 ALL = {
     "city-authority", "city-root-key", "operator-token", "ledger-peer", "postgres-admin",
     *(f"{name}-tls" for name in (*SERVICES, *PARTS)),
@@ -42,7 +41,7 @@ ALL = {
 @pytest.fixture(scope="module")
 def first() -> Mapping[str, Found]:
     store = MemorySecrets()
-    provision(store, WANTED, lambda line: None)
+    provision(store, wanted(), lambda line: None)
     return store.kept
 
 
@@ -68,10 +67,10 @@ def leaf(store: MemorySecrets, secret: str) -> x509.Certificate:
 
 def test_everything_missing_is_made_once_and_no_value_is_told() -> None:
     store, told = MemorySecrets(), list[str]()
-    assert provision(store, WANTED, told.append) == len(ALL) == len(told)
+    assert provision(store, wanted(), told.append) == len(ALL) == len(told)
     assert set(store.kept) == ALL
     before = {name: store.data(name) for name in store.kept}
-    assert provision(store, WANTED, told.append) == 0
+    assert provision(store, wanted(), told.append) == 0
     assert {name: store.data(name) for name in store.kept} == before
     assert {line.removesuffix(" (missing)").removeprefix("made ") for line in told} == ALL
 
@@ -192,7 +191,7 @@ def test_an_authority_gets_a_new_certificate_for_its_old_key(store: MemorySecret
 def test_a_new_host_and_a_key_that_is_missing_make_a_certificate_due(store: MemorySecrets) -> None:
     kafka = store.data("kafka-tls")
     store.put("kafka-tls", {key: kafka[key] for key in ("tls.crt", "tls.key", "ca.crt")}, ours=True)
-    assert [(need.name, need.why) for need in needs(WANTED, store.kept)] == [("kafka-tls", "a key is missing")]
+    assert [(need.name, need.why) for need in needs(wanted(), store.kept)] == [("kafka-tls", "a key is missing")]
     due = {need.name: need.why for need in needs(wanted(hosts=("city.example",), groups=("tls",)), store.kept)}
     assert due["postgres-tls"] == "a host is missing"
 
@@ -202,11 +201,11 @@ def test_a_new_host_and_a_key_that_is_missing_make_a_certificate_due(store: Memo
 
 def test_two_that_run_at_once_end_with_one_set_that_fits() -> None:
     def other(store: MemorySecrets) -> None:
-        provision(store, WANTED, lambda line: None)
+        provision(store, wanted(), lambda line: None)
 
     store = MemorySecrets(other)
-    provision(store, WANTED, lambda line: None)
-    assert needs(WANTED, store.kept) == []
+    provision(store, wanted(), lambda line: None)
+    assert needs(wanted(), store.kept) == []
     for name in SERVICES:
         leaf(store, f"{name}-tls").verify_directly_issued_by(leaf(store, "city-authority"))
 
@@ -247,7 +246,7 @@ def test_supplied_secrets_are_used_and_never_changed() -> None:
     }
     for name, data in given.items():
         store.put(name, data)
-    provision(store, WANTED, lambda line: None)
+    provision(store, wanted(), lambda line: None)
     provision(store, wanted(now=later(20)), lambda line: None)
     assert {name: store.data(name) for name in given} == given
     leaf(store, "kafka-tls").verify_directly_issued_by(x509.load_pem_x509_certificate(AUTHORITY.certificate))
@@ -286,7 +285,7 @@ def test_a_wrong_secret_is_refused_by_name_and_key_before_anything_changes(
     store = MemorySecrets()
     store.put(name, data)
     with pytest.raises(InvalidArgument, match=re.escape(message)) as refused:
-        provision(store, WANTED, lambda line: None)
+        provision(store, wanted(), lambda line: None)
     assert f"the secret {name}, " in refused.value.message
     assert "Nothing was changed" in refused.value.message
     assert store.writes == 0
@@ -303,10 +302,10 @@ def test_a_supplied_authority_that_has_run_out_is_refused() -> None:
 def test_the_key_of_a_city_is_not_replaced_by_another(store: MemorySecrets) -> None:
     store.kept.pop("city-root-key")
     with pytest.raises(FailedPrecondition, match=r"city-root-key is gone.*Put it back from the backup"):
-        provision(store, WANTED, lambda line: None)
+        provision(store, wanted(), lambda line: None)
     store.put("city-root-key", {}, ours=True)
     with pytest.raises(InvalidArgument, match="city-root-key, key root: is missing"):
-        provision(store, WANTED, lambda line: None)
+        provision(store, wanted(), lambda line: None)
 
 
 # --- certificates of cert-manager or the city's own authority -----------------------------------------
@@ -344,11 +343,11 @@ def test_certificates_of_two_authorities_are_refused() -> None:
 
 def test_only_what_was_made_here_is_removed(store: MemorySecrets) -> None:
     store.put("postgres-admin", {"password": b"theirs"})
-    assert remove(store, WANTED, lambda line: None) == len(ALL) - 1
+    assert remove(store, wanted(), lambda line: None) == len(ALL) - 1
     assert set(store.kept) == {"postgres-admin"}
 
 
 def test_the_names_looked_at_are_those_of_the_groups() -> None:
-    assert set(names(WANTED)) == ALL
+    assert set(names(wanted())) == ALL
     assert set(names(wanted(groups=()))) == {"operator-token", "city-root-key"}
-    assert set(WANTED.groups) == set(GROUPS)
+    assert set(wanted().groups) == set(GROUPS)
