@@ -110,7 +110,8 @@ async def adapter(api: KubeApi, kubectl: Tool, folder: Path) -> AsyncIterator[Ad
     (folder / "adapter.pem").write_bytes(shown.certificate + shown.key)
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(folder / "adapter.pem")
-    await web.TCPSite(runner, address, 0, ssl_context=context).start()
+    site = web.TCPSite(runner, address, 0, ssl_context=context)
+    await site.start()
     port = int(runner.addresses[0][1])
     services = [_api_service(group, api.namespace, authority.certificate) for group in (EXTERNAL, RESOURCE)]
     names = [one["metadata"]["name"] for one in services]
@@ -126,6 +127,10 @@ async def adapter(api: KubeApi, kubectl: Tool, folder: Path) -> AsyncIterator[Ad
         finally:
             await asyncio.to_thread(kubectl, "delete", "apiservice", *names)
     finally:
+        await site.stop()
+        for connection in runner.server.connections if runner.server else ():
+            if connection.transport is not None:
+                connection.transport.abort()  # closed in good order, it would wait for the API server longer than our loop runs
         await runner.cleanup()
 
 

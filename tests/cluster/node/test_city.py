@@ -312,7 +312,9 @@ def test_killed_pods_lose_nothing(city: City) -> None:
 
 
 def test_uninstalled_it_leaves_volumes_and_secrets_only(city: City) -> None:
-    city.kubectl("delete", "jobs", "load-upgrade", "load-kills", "--ignore-not-found")  # of this story, not of the release
+    city.kubectl(
+        "delete", "jobs", "load-upgrade", "load-kills", "--ignore-not-found"
+    )  # of this story, not of the release
     city.helm("uninstall", "city", "--timeout", "5m")
     kinds = "all,configmaps,cities,networkpolicies,serviceaccounts,roles,rolebindings,poddisruptionbudgets"
     of_kubernetes = {"configmap/kube-root-ca.crt", "serviceaccount/default"}
