@@ -35,3 +35,10 @@ def contracts(names: Sequence[str] = SERVICES) -> list[object]:
     """The contracts of the services that have any, for the ledger."""
     modules = [import_module(f"services.{name}.contract") for name in names if find_spec(f"services.{name}.contract")]
     return [contract for module in modules for contract in module.CONTRACTS]
+
+
+def contract_versions() -> dict[str, str]:
+    """The version of each contract's code, by its name."""
+    from citykit.ledger.chaincode import contract_version  # noqa: PLC0415 - most commands need no chaincode
+
+    return {str(getattr(one, "name", "")): contract_version(one) for one in contracts()}

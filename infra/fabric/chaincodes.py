@@ -11,13 +11,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from citykit.errors import FailedPrecondition, InvalidArgument, NotFound
+from citykit.errors import FailedPrecondition, NotFound
 from infra.fabric.crypto import chaincode_tls
 from infra.fabric.lifecycle import Definition, Release
 from infra.fabric.network import Network
 from infra.fabric.packages import Endpoint
 from infra.fabric.plan import free_ports
-from infra.fabric.policies import Policy, read_policies
+from infra.fabric.policies import Policy, policies_of, read_policies
 from infra.native import Program, listens
 
 _PREFIX = "chaincode-"
@@ -41,14 +41,8 @@ class Chaincodes:
     ) -> None:
         self._network = network
         self._serve = serve
-        table = read_policies() if policies is None else policies
-        without = sorted(set(versions) - set(table))
-        if without:
-            raise InvalidArgument(
-                f"no endorsement policy for {', '.join(without)}: add a line to infra/fabric/policies.yaml"
-            )
-        self._policies = [table[name] for name in sorted(versions)]
-        self._versions = {one.contract: f"{versions[one.contract]}+{one.digest}" for one in self._policies}
+        self._policies = policies_of(versions, read_policies() if policies is None else policies)
+        self._versions = {one.contract: one.version(versions[one.contract]) for one in self._policies}
 
     def deploy(self) -> dict[str, Definition]:
         """Brings the contracts onto the channel, and serves them.

@@ -13,7 +13,7 @@ from citykit.errors import EnvironmentFault, FailedPrecondition
 from infra.fabric import crypto, genesis, nodes
 from infra.fabric.binaries import Binaries, CommandFailed, find
 from infra.fabric.lifecycle import Definition, Lifecycle, Release, Step
-from infra.fabric.packages import Endpoint, Package, make_package
+from infra.fabric.packages import Endpoint, contract_package
 from infra.fabric.plan import Node, Plan, has_plan, load_plan, new_plan
 from infra.fabric.policies import Policy
 from infra.fabric.profiles import CHANNEL, profile_named
@@ -187,10 +187,7 @@ class Network:
         pem = [path.read_text() for path in (server.roots, caller.certificate, caller.key)]
         return Endpoint(f"127.0.0.1:{port}", *pem)
 
-    @staticmethod
-    def package(contract: str, version: str, endpoint: Endpoint) -> Package:
-        """The package of a contract's version at an address; its `id` is what the chaincode registers under."""
-        return make_package(f"{contract}_{version.partition('+')[0]}", endpoint)
+    package = staticmethod(contract_package)
 
     def wait_for_endorsers(self, contract: str, arguments: list[str]) -> None:
         """Returns once every organisation's peer answers a query of this contract, so that all of them can endorse."""

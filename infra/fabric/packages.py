@@ -53,6 +53,15 @@ def make_package(label: str, endpoint: Endpoint) -> Package:
     return Package(label, _archive({"metadata.json": _json({"type": "ccaas", "label": label}), "code.tar.gz": code}))
 
 
+def contract_package(contract: str, version: str, endpoint: Endpoint) -> Package:
+    """The package of a contract's version at an address; its `id` is what the chaincode registers under.
+
+    Args:
+        version: of the code; what stands behind a `+` makes another definition (`Policy.version`), and no other package.
+    """
+    return make_package(f"{contract}_{version.partition('+')[0]}", endpoint)
+
+
 def _connection(endpoint: Endpoint) -> dict[str, object]:
     return {
         "address": endpoint.address,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -52,6 +52,10 @@ class Policy:
         agreed = [self.signature_policy, self.collections()]
         return sha256(json.dumps(agreed, sort_keys=True).encode()).hexdigest()[:8]
 
+    def version(self, of_code: str) -> str:
+        """A contract's version on the channel: another policy is another version too, and no other package."""
+        return f"{of_code}+{self.digest}"
+
     def collections(self) -> list[dict[str, Any]]:
         """As `--collections-config` takes them."""
         return [_collection(one) for one in self.private]
@@ -65,6 +69,20 @@ def read_policies(path: Path = TABLE) -> dict[str, Policy]:
     """
     document = yaml.safe_load(path.read_text())
     return {name: _policy(str(name), line) for name, line in document["contracts"].items()}
+
+
+def policies_of(contracts: Iterable[str], table: Mapping[str, Policy]) -> list[Policy]:
+    """The policies of these contracts, by name.
+
+    Raises:
+        InvalidArgument: the table has none for one of them.
+    """
+    names = sorted(contracts)
+    if without := [name for name in names if name not in table]:
+        raise InvalidArgument(
+            f"no endorsement policy for {', '.join(without)}: add a line to infra/fabric/policies.yaml"
+        )
+    return [table[name] for name in names]
 
 
 def _policy(contract: str, line: Mapping[str, Any]) -> Policy:

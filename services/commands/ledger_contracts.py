@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 from citykit.errors import CityError, FailedPrecondition, InvalidArgument, PermissionDenied, Unavailable
-from citykit.ledger.chaincode import contract_version
 from citykit.ledger.channel.faults import translated
 from citykit.ledger.channel.members import credentials_of, read_members, read_tls
 from citykit.ledger.fabric.connection import Connection, Deadlines, Tls, connect
@@ -29,10 +28,10 @@ from citykit.ledger.fabric.errors import FabricError
 from citykit.ledger.fabric.gateway import Gateway
 from citykit.ledger.fabric.lifecycle import Lifecycle, LifecycleError, Peer, PeerError
 from citykit.settings import FabricSettings, read_settings
-from infra.fabric.packages import Endpoint, Package, make_package
-from infra.fabric.policies import TABLE, Policy, read_policies
+from infra.fabric.packages import Endpoint, Package, contract_package
+from infra.fabric.policies import TABLE, Policy, policies_of, read_policies
 from infra.fabric.profiles import organisation_named
-from services.registry import contracts
+from services.registry import contract_versions
 
 _WAIT_S = 300
 _WAIT_MAX_S = 86_400
@@ -108,27 +107,25 @@ def _wanted(arguments: argparse.Namespace, msp: str) -> _Wanted:
     Raises:
         InvalidArgument: a contract without a policy or without an address, or an address without a contract.
     """
-    versions = {str(getattr(one, "name", "")): contract_version(one) for one in contracts()}
-    policies, given = _policies(arguments.policies, versions), _addresses(arguments.chaincode)
+    versions = contract_versions()
+    policies, given = policies_of(versions, _table(arguments.policies)), _addresses(arguments.chaincode)
     ours = [one for one in policies if msp in _msps(one.organisations)]
     _require_all([one.contract for one in ours], given, msp)
     packages = {
-        one.contract: _package(f"{one.contract}_{versions[one.contract]}", given[one.contract], arguments.tls)
+        one.contract: contract_package(
+            one.contract, versions[one.contract], _endpoint(given[one.contract], arguments.tls)
+        )
         for one in ours
     }
     releases = tuple(_release(one, versions[one.contract], packages.get(one.contract)) for one in policies)
     return _Wanted(releases, given)
 
 
-def _policies(path: Path, versions: Mapping[str, str]) -> list[Policy]:
+def _table(path: Path) -> dict[str, Policy]:
     try:
-        table = read_policies(path)
+        return read_policies(path)
     except OSError as error:
         raise InvalidArgument(f"{path} cannot be read: {error.strerror}", field="--policies") from None
-    without = sorted(set(versions) - set(table))
-    if without:
-        raise InvalidArgument(f"no endorsement policy for {', '.join(without)}: add a line to {path}")
-    return [table[name] for name in sorted(versions)]
 
 
 def _msps(organisations: Sequence[str]) -> tuple[str, ...]:
@@ -159,13 +156,13 @@ def _require_all(ours: Sequence[str], given: Mapping[str, str], msp: str) -> Non
         )
 
 
-def _package(label: str, address: str, tls: Path | None) -> Package:
+def _endpoint(address: str, tls: Path | None) -> Endpoint:
     if tls is None:
         if not _is_loopback(address):
             raise InvalidArgument(f"a chaincode at {address} needs --tls: plain text is for loopback", field="--tls")
-        return make_package(label, Endpoint(address))
+        return Endpoint(address)
     roots, certificate, key = (_text(tls / name) for name in ("ca.crt", "peer.crt", "peer.key"))
-    return make_package(label, Endpoint(address, roots, certificate, key))
+    return Endpoint(address, roots, certificate, key)
 
 
 def _is_loopback(address: str) -> bool:
@@ -185,10 +182,9 @@ def _text(path: Path) -> str:
 
 
 def _release(policy: Policy, version: str, package: Package | None) -> Release:
-    """Another policy is another version too, as where the network is our own (`infra.fabric.chaincodes`)."""
     definition = Definition(
         policy.contract,
-        f"{version}+{policy.digest}",
+        policy.version(version),
         Agreement(policy.needed, _msps(policy.organisations)),
         tuple(Collection(one.name, _msps(one.organisations), one.keep_blocks) for one in policy.private),
     )

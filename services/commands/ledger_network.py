@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from citykit.errors import EnvironmentFault
-from citykit.ledger.chaincode import contract_version
 from infra.fabric import PROFILES, Network, existing, network, stop_network
 from infra.fabric.chaincodes import Chaincodes
 from infra.fabric.channel_update import set_batch_timeout
@@ -24,7 +23,7 @@ from infra.fabric.joining import add_organisation
 from infra.fabric.lifecycle import Definition
 from infra.fabric.rotation import certificates, rotate
 from infra.fabric.snapshot import take_snapshot
-from services.registry import SERVICES, contracts
+from services.registry import SERVICES, contract_versions
 
 SERVE = (sys.executable, "-m", "services", "serve", "chaincode")
 _STATE = Path(".city/fabric")
@@ -69,8 +68,7 @@ def _add_changes(steps: Any) -> None:
 
 def city_chaincodes(net: Network) -> Chaincodes:
     """The city's contracts on a network, served by `city serve chaincode`."""
-    versions = {str(getattr(one, "name", "")): contract_version(one) for one in contracts()}
-    return Chaincodes(net, versions, SERVE)
+    return Chaincodes(net, contract_versions(), SERVE)
 
 
 def _up(arguments: argparse.Namespace) -> int:

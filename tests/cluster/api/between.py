@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import ssl
 from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -36,7 +35,8 @@ class Between:
         conflicts: writes that are still to be answered 409 and not passed on.
         gone: watches that are still to be answered with the event of 410: those that begin anew, of a version they know.
         mute: no watch says anything any more, those that are open included; they stay open.
-        seen: how many of each were answered so: `conflict`, `gone`; `swallowed`, the news of mute watches; `watch` and `list`, all of them.
+        watches: those that are open.
+        seen: how many of each were answered so: `conflict`, `gone`; `swallowed`, the news of mute watches; `watch`, all of them.
     """
 
     kubeconfig: Path
@@ -44,11 +44,11 @@ class Between:
     gone: int = 0
     mute: bool = False
     seen: Counter[str] = field(default_factory=Counter)
-    _watches: set[asyncio.Task[None]] = field(default_factory=set)
+    watches: set[asyncio.Task[None]] = field(default_factory=set)
 
     def break_watches(self) -> None:
         """Every open watch ends without a word."""
-        for task in self._watches:
+        for task in self.watches:
             task.cancel()
 
 
@@ -62,7 +62,9 @@ async def between(kubeconfig: Path, folder: Path) -> AsyncIterator[Between]:
     """
     cluster, user = read_kubeconfig(kubeconfig)
     knobs = Between(folder / "between.kubeconfig")
-    async with aiohttp.ClientSession(connector=_connector(client_context(cluster, user)), trust_env=False) as session:
+    async with aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(ssl=client_context(cluster, user)), trust_env=False
+    ) as session:
         application = web.Application(client_max_size=_LIMIT_BYTES)
         application.router.add_route("*", "/{path:.*}", _Answering(knobs, session, cluster["server"]).answer)
         runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)
@@ -79,10 +81,6 @@ async def between(kubeconfig: Path, folder: Path) -> AsyncIterator[Between]:
             await runner.cleanup()
 
 
-def _connector(context: ssl.SSLContext) -> aiohttp.TCPConnector:
-    return aiohttp.TCPConnector(ssl=context, limit=100)
-
-
 class _Answering:
     def __init__(self, knobs: Between, session: aiohttp.ClientSession, server: str) -> None:
         self._knobs = knobs
@@ -94,9 +92,7 @@ class _Answering:
         knobs = self._knobs
         if request.query.get("watch"):
             return await self._watch(request)
-        if request.method == "GET":
-            knobs.seen["list"] += 1
-        elif knobs.conflicts > 0 and request.method in ("PUT", "PATCH"):
+        if knobs.conflicts > 0 and request.method in ("PUT", "PATCH"):
             knobs.conflicts -= 1
             knobs.seen["conflict"] += 1
             return web.json_response(CONFLICT, status=409)
@@ -122,8 +118,8 @@ class _Answering:
             await response.write(json.dumps({"type": "ERROR", "object": GONE}).encode() + b"\n")
             return response
         task = asyncio.create_task(self._stream(request, response))
-        knobs._watches.add(task)
-        task.add_done_callback(knobs._watches.discard)
+        knobs.watches.add(task)
+        task.add_done_callback(knobs.watches.discard)
         with contextlib.suppress(asyncio.CancelledError, ConnectionError, aiohttp.ClientError):
             await task
         return response

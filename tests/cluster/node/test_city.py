@@ -198,7 +198,7 @@ def tried(pair):
     return name, port, how
 
 pairs = [(target, port) for target in json.loads(sys.argv[1]) for port in json.loads(sys.argv[2])]
-with ThreadPoolExecutor(64) as pool:  # what is refused says nothing for three seconds
+with ThreadPoolExecutor(64) as pool:  # of many refusals some are silent, and each of those takes its three seconds
     print(json.dumps(list(pool.map(tried, pairs))))
 """
 
@@ -312,9 +312,8 @@ def test_killed_pods_lose_nothing(city: City) -> None:
 
 
 def test_uninstalled_it_leaves_volumes_and_secrets_only(city: City) -> None:
-    city.kubectl(
-        "delete", "jobs", "load-upgrade", "load-kills", "--ignore-not-found"
-    )  # of this story, not of the release
+    of_the_story = ("load-upgrade", "load-kills")
+    city.kubectl("delete", "jobs", *of_the_story, "--ignore-not-found")
     city.helm("uninstall", "city", "--timeout", "5m")
     kinds = "all,configmaps,cities,networkpolicies,serviceaccounts,roles,rolebindings,poddisruptionbudgets"
     of_kubernetes = {"configmap/kube-root-ca.crt", "serviceaccount/default"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from time import monotonic
+from time import monotonic, sleep
 
 import pytest
 
@@ -20,7 +20,7 @@ from tests.real.bus.brokers import CLIENTS, Brokers, kafka_bus, make_topics
 
 both = pytest.mark.parametrize("client", CLIENTS)
 PATIENCE_S = 120.0
-NEW_LEADERS_S = 30.0
+NEW_LEADERS_S, LOOK_S = 30.0, 0.2
 
 
 @pytest.fixture(scope="module")
@@ -266,3 +266,4 @@ def _ends(inspector: Inspector, places: Sequence[Place]) -> dict[Place, int]:
         except ClientFault:
             if monotonic() > end:
                 raise
+            sleep(LOOK_S)
