@@ -221,23 +221,25 @@ def _cryptogen(plan: Plan, binaries: Binaries, act: str, document: dict[str, obj
 
 def _document(plan: Plan, organisations: tuple[Organisation, ...]) -> dict[str, object]:
     """The configuration of cryptogen."""
-    peers = [_members(one.name.capitalize(), one.domain, _hosts(plan.peers, one)) for one in organisations]
-    runners = [one for one in organisations if _hosts(plan.orderers, one)]
+    peers = [_members(one.name.capitalize(), one.domain, _of(plan.peers, one)) for one in organisations]
+    runners = [one for one in organisations if _of(plan.orderers, one)]
     orderers = [
-        _members(f"{one.name.capitalize()}Orderers", one.orderer_domain, _hosts(plan.orderers, one)) for one in runners
+        _members(f"{one.name.capitalize()}Orderers", one.orderer_domain, _of(plan.orderers, one)) for one in runners
     ]
     return {"OrdererOrgs": orderers, "PeerOrgs": peers}
 
 
-def _hosts(nodes: tuple[Node, ...], organisation: Organisation) -> list[str]:
-    return [node.name for node in nodes if node.organisation == organisation.name]
+def _of(nodes: tuple[Node, ...], organisation: Organisation) -> list[Node]:
+    return [node for node in nodes if node.organisation == organisation.name]
 
 
-def _members(name: str, domain: str, hosts: list[str]) -> dict[str, object]:
+def _members(name: str, domain: str, nodes: list[Node]) -> dict[str, object]:
     return {
         "Name": name,
         "Domain": domain,
         "EnableNodeOUs": True,
-        "Specs": [{"Hostname": host, "SANS": _SANS} for host in hosts],
+        "Specs": [
+            {"Hostname": node.name, "SANS": list(dict.fromkeys([*_SANS, node.host, *node.aliases]))} for node in nodes
+        ],
         "Users": {"Count": 0},
     }

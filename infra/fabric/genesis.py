@@ -128,7 +128,7 @@ def _bft(plan: Plan) -> dict[str, Any]:
 
 def _consenter(plan: Plan, node: Node) -> dict[str, Any]:
     certificate = str(node_tls(plan, node).certificate)
-    return {"Host": "127.0.0.1", "Port": node.port, "ClientTLSCert": certificate, "ServerTLSCert": certificate}
+    return {"Host": node.host, "Port": node.port, "ClientTLSCert": certificate, "ServerTLSCert": certificate}
 
 
 def _signing_certificate(plan: Plan, node: Node) -> Path:
@@ -148,7 +148,7 @@ def _peer_organisation(plan: Plan, organisation: Organisation) -> dict[str, Any]
             "Admins": _signature(f"OR('{msp}.admin')"),
             "Endorsement": _signature(f"OR('{msp}.peer')"),
         },
-        "AnchorPeers": [{"Host": "127.0.0.1", "Port": node.port} for node in anchors],
+        "AnchorPeers": [{"Host": node.host, "Port": node.port} for node in anchors],
     }
 
 

@@ -21,9 +21,11 @@ _TRIES = 1_000
 
 @dataclass(frozen=True)
 class Node:
-    """A peer or an orderer of an organisation, on loopback.
+    """A peer or an orderer of an organisation.
 
     Attributes:
+        host: where other nodes reach it; of nodes that this machine runs always loopback.
+        aliases: further names that stand for it, in its certificate.
         admin_port: of an orderer, where `osnadmin` joins it to a channel; of a peer, its chaincode listener that nothing uses.
     """
 
@@ -33,10 +35,12 @@ class Node:
     port: int
     operations_port: int
     admin_port: int
+    host: str = "127.0.0.1"
+    aliases: tuple[str, ...] = ()
 
     @property
     def address(self) -> str:
-        return f"127.0.0.1:{self.port}"
+        return f"{self.host}:{self.port}"
 
     @property
     def is_peer(self) -> bool:
@@ -119,7 +123,7 @@ def load_plan(state: Path) -> Plan:
         document = json.loads((state / _FILE).read_text())
     except FileNotFoundError:
         raise NotFound(f"no network in {state}; `city ledger network up` makes one") from None
-    nodes = tuple(Node(**node) for node in document["nodes"])
+    nodes = tuple(Node(**{**node, "aliases": tuple(node.get("aliases", ()))}) for node in document["nodes"])
     organisations = tuple(Organisation(name) for name in document["organisations"])
     return Plan(state.resolve(), profile_named(document["profile"]), nodes, organisations)
 

@@ -12,7 +12,7 @@ import yaml
 from infra.helm.facts import CHART
 
 TABLE = CHART / "files" / "flows.yaml"
-OUTSIDE = ("dns", "apiserver", "prometheus", "ingress", "provider", "issuer", "nodes")
+OUTSIDE = ("dns", "apiserver", "prometheus", "ingress", "provider", "issuer", "organisations", "nodes")
 """Names of the table that are never pods of the city."""
 
 

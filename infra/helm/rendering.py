@@ -21,7 +21,7 @@ CRDS = ROOT / "helm" / "city-crds"
 PROFILES = CHART / "profiles"
 NAMESPACE = "city"
 _LIMIT_S = 120.0
-_WORKLOADS = ("Deployment", "StatefulSet", "Job")
+_WORKLOADS = ("Deployment", "StatefulSet", "Job", "CronJob")
 
 
 def installed(cache: Path) -> Path:
@@ -77,7 +77,8 @@ def _pod(document: Object) -> Object | None:
         return {"owner": f"Pod/{name}", "metadata": document["metadata"], "spec": document["spec"]}
     if kind not in _WORKLOADS:
         return None
-    template = document["spec"]["template"]
+    spec = document["spec"]["jobTemplate"]["spec"] if kind == "CronJob" else document["spec"]
+    template = spec["template"]
     return {"owner": f"{kind}/{name}", "metadata": template["metadata"], "spec": template["spec"]}
 
 

@@ -69,7 +69,7 @@
 {{- if and (eq $v.expose.mode "httproute") (not $v.expose.parentRefs) }}{{ fail "expose.mode=httproute needs expose.parentRefs: the Gateways the route belongs to" }}{{ end }}
 
 {{- if $v.networkPolicy.enabled }}
-{{- range $peer, $wanted := dict "ingress" (ne $v.expose.mode "none") "provider" $v.payments.provider.url "issuer" $v.identity.issuer.url "kafka" (eq $v.kafka.mode "external") "postgres" (eq $v.postgres.mode "external") "ledger" (eq $v.ledger.mode "external") "prometheus" (or $v.monitoring.serviceMonitor (and $v.operator.enabled $v.operator.gates.prometheusUrl)) "dns" true }}
+{{- range $peer, $wanted := dict "ingress" (ne $v.expose.mode "none") "provider" $v.payments.provider.url "issuer" $v.identity.issuer.url "kafka" (eq $v.kafka.mode "external") "postgres" (eq $v.postgres.mode "external") "ledger" (eq $v.ledger.mode "external") "organisations" (and (eq $v.ledger.mode "bundled") (or (gt (int $v.ledger.endorsements) 1) (eq (int $v.ledger.fabric.orderers) 0))) "prometheus" (or $v.monitoring.serviceMonitor (and $v.operator.enabled $v.operator.gates.prometheusUrl)) "dns" true }}
 {{- if and $wanted (not (index $v.networkPolicy.peers $peer)) }}{{ fail (printf "networkPolicy.peers.%s must say who that is, or its connections would be refused; networkPolicy.enabled=false renders no policies" $peer) }}{{ end }}
 {{- end }}
 {{- end }}

@@ -1,4 +1,4 @@
-"""A canary of the chart's gateway on a real API server: the autoscaler stands still, the route gives it its percent, in the end all is as before."""
+"""A canary of the chart's gateway on a real API server: the autoscaler stands still, the routes give it its percent, in the end all is as before."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 from citykit.testing.polling import until
 from operators.city.act import HELD
 from operators.city.kube import Object, annotations_of
+from operators.city.manifests import CITY_PART, PART_OF
 from tests.cluster.api.charted import gateway_version
 from tests.cluster.api.rig import WAIT_S, Operator, Rig, gates
 from tests.cluster.conftest import Definitions, Tool
@@ -25,8 +26,15 @@ GATEWAY: Object = {
     "canary": {"steps": list(STEPS), "pauseSeconds": 1},
 }
 ALL = 100
+BY_GRPC: Object = {
+    "apiVersion": "gateway.networking.k8s.io/v1",
+    "kind": "GRPCRoute",
+    "metadata": {"name": "gateway-grpc", "labels": {PART_OF: CITY_PART}},
+    "spec": {"rules": [{"backendRefs": [{"name": "gateway", "port": 8080}]}]},
+}
+"""A route of the city's IT beside the chart's own, which is an HTTPRoute."""
 PLAIN = {"gateway": None}
-"""The route's one backend, without shares."""
+"""A route's one backend, without shares."""
 SCALERS = {"kube-controller-manager", "kubectl"}
 """Who may say how many replicas there are: the autoscaler, and a person who does what it would."""
 
@@ -73,8 +81,13 @@ class City:
         return spec["minReplicas"], spec["maxReplicas"]
 
     async def shares(self) -> dict[str, int | None]:
-        """The route's backends with their weights; a single one has none that means anything."""
-        route = await self.rig.api.get("HTTPRoute", "gateway") or {}
+        """The routes' backends with their weights, alike in both; a single one has none that means anything."""
+        plain, by_grpc = [await self._shares(*one) for one in (("HTTPRoute", "gateway"), ("GRPCRoute", "gateway-grpc"))]
+        assert plain == by_grpc
+        return plain
+
+    async def _shares(self, kind: str, name: str) -> dict[str, int | None]:
+        route = await self.rig.api.get(kind, name) or {}
         found = {one["name"]: one["weight"] for one in route["spec"]["rules"][0]["backendRefs"]}
         return found if len(found) > 1 else dict.fromkeys(found)
 
@@ -101,7 +114,9 @@ async def city(rig: Rig, crds: Definitions, kubectl: Tool) -> City:
     await made.want("1.0.0")
     await rig.running("1.0.0")
     await settled(made, LEAST)
-    kubectl.within(rig.api.namespace)("scale", "deployment/gateway", f"--replicas={SCALED}")
+    here = kubectl.within(rig.api.namespace)
+    here.apply(BY_GRPC)
+    here("scale", "deployment/gateway", f"--replicas={SCALED}")
     await settled(made, SCALED)
     assert await made.bounds() == (LEAST, MOST)
     assert await made.shares() == PLAIN

@@ -6,6 +6,7 @@ Not run where this machine can have no node; `make test-node` says so before it 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -16,6 +17,7 @@ from infra.kubernetes.install import API_TIER, NODE_TIER, program
 from infra.kubernetes.node import Node
 from infra.kubernetes.node import node as a_node
 from infra.native import cache_folder
+from tests.cluster.node.city_release import trial_values
 
 
 @pytest.fixture(scope="session")
@@ -36,3 +38,9 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
 def cluster(node: Node) -> Cluster:
     """The node's control plane."""
     return node.cluster
+
+
+@pytest.fixture(scope="session")
+def values(node: Node, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What a trial is installed with; its images are built and on the node."""
+    return trial_values(node, tmp_path_factory.mktemp("images"))

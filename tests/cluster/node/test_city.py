@@ -4,32 +4,21 @@ goes back, pods are killed, and at the end nothing is left. One story, told in o
 
 from __future__ import annotations
 
-import base64
-import copy
 import itertools
 import json
 import os
-import subprocess
-import sys
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from infra.helm.flows import read_flows
-from infra.kubernetes.asking import until
 from infra.kubernetes.node import Node
 from services.registry import SERVICES
 from tests.cluster.conftest import Tool
-from tools.project import ROOT
+from tests.cluster.node.city_release import BROKEN, FIRST, NEXT, City, a_city
 
-NAMESPACE, HOMES = "city", 5
-FIRST, NEXT, BROKEN = "0.1.0", "0.2.0", "0.3.0"
-"""Two builds of this checkout under two versions: there is no earlier release yet. Of the third there is no image."""
-WAIT_S = 600.0
 KILLS_S = float(os.environ.get("NODE_KILLS_S", "600"))
 """How long pods are killed, one each ten seconds; fewer while it is worked on."""
 _MEMORY_MB = 3_072
@@ -38,105 +27,11 @@ _GONE_S = 120.0
 pytestmark = pytest.mark.timeout(2_400)
 
 
-@dataclass
-class City:
-    """The release, and the ways into it."""
-
-    node: Node
-    kubectl: Tool
-    helm: Tool
-    values: Path
-
-    def upgrade(self, version: str, *more: str) -> None:
-        """Helm's part; the operator does the rest."""
-        words = [
-            "-f",
-            str(ROOT / "helm/city/profiles/trial.yaml"),
-            "-f",
-            str(self.values),
-            "--set",
-            f"version={version}",
-            *more,
-        ]
-        self.helm("upgrade", "--install", "city", str(ROOT / "helm/city"), "--timeout", "5m", *words)
-
-    def status(self) -> dict[str, Any]:
-        found: dict[str, Any] = self.kubectl.read("get", "city", "city").get("status") or {}
-        return found
-
-    def reaches(self, phase: str, version: str) -> dict[str, Any]:
-        """Waits until the City says so."""
-
-        def there() -> bool:
-            said = self.status()
-            return said.get("phase") == phase and (said.get("lastGood") or {}).get("version") == version
-
-        try:
-            until(there, f"the city does not become {phase} with {version}", WAIT_S)
-        except Exception as error:
-            pods = self.kubectl("get", "pods")
-            raise AssertionError(f"{error}\n{json.dumps(self.status(), indent=1)[:3_000]}\n{pods}") from error
-        return self.status()
-
-    def job(self, name: str, args: Sequence[str]) -> None:
-        """Another Job like the trial's, with other arguments."""
-        made = copy.deepcopy(
-            next(one for one in self.kubectl.read("get", "jobs")["items"] if "trial" in one["metadata"]["name"])
-        )
-        pod = made["spec"]["template"]
-        labels = {
-            key: value for key, value in pod["metadata"]["labels"].items() if key.startswith("app.kubernetes.io/")
-        }
-        pod["metadata"] = {"labels": labels}
-        pod["spec"]["containers"][0]["args"] = list(args)
-        spec = {"backoffLimit": 0, "template": pod}
-        self.kubectl.apply({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": name}, "spec": spec})
-
-    def ended(self, name: str) -> str:
-        """What a Job's pod printed at its end."""
-
-        def done() -> bool:
-            conditions = self.kubectl.read("get", "job", name)["status"].get("conditions") or []
-            return any(one["type"] in ("Complete", "Failed") and one["status"] == "True" for one in conditions)
-
-        until(done, f"the Job {name} does not end", WAIT_S)
-        return self.kubectl("logs", f"job/{name}")
-
-    def loaded(self, name: str) -> dict[str, Any]:
-        """What the load found."""
-        found: dict[str, Any] = json.loads(self.ended(name).strip().splitlines()[-1])
-        print(name, found)
-        return found
-
-
 @pytest.fixture(scope="module")
-def city(node: Node, kubectl: Tool, helm: Tool, tmp_path_factory: pytest.TempPathFactory) -> Iterator[City]:
-    out = tmp_path_factory.mktemp("images")
-    built = [*_built(out, FIRST, "city", "forecasting", "kafka", "postgres"), *_built(out, NEXT, "city", "forecasting")]
-    node.add_images([Path(one["archive"]) for one in built])
-    kafka, postgres = (
-        next(one["reference"] for one in built if f"/{name}:" in one["reference"]) for name in ("kafka", "postgres")
-    )
-    values = {
-        "image": {"registry": "localhost", "pullPolicy": "Never"},
-        "kafka": {"image": {"repository": "kafka", "tag": kafka.rpartition(":")[2]}},
-        "postgres": {"image": {"repository": "postgres", "tag": postgres.rpartition(":")[2]}},
-        "operator": {"enabled": True},
-        "trial": {"homes": HOMES},
-    }
-    file = out / "values.json"
-    file.write_text(json.dumps(values), encoding="utf-8")
-    kubectl("create", "namespace", NAMESPACE)
-    kubectl("label", "namespace", NAMESPACE, "pod-security.kubernetes.io/enforce=restricted")
-    helm("install", "city-crds", str(ROOT / "helm/city-crds"))
-    yield City(node, kubectl.within(NAMESPACE), helm.within(NAMESPACE), file)
-
-
-def _built(out: Path, version: str, *names: str) -> list[dict[str, Any]]:
-    argv = [sys.executable, "-m", "infra.image", "build", "--json", "--out", str(out), "--version", version, *names]
-    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return [json.loads(line) for line in done.stdout.splitlines()]
+def city(
+    node: Node, kubectl: Tool, helm: Tool, values: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
+) -> City:
+    return a_city(node, kubectl, helm, "city", values, tmp_path_factory.mktemp("city"))
 
 
 def test_the_trial_comes_up(city: City) -> None:
@@ -145,21 +40,21 @@ def test_the_trial_comes_up(city: City) -> None:
     said = city.reaches("Ready", FIRST)
     print(f"from `helm install` to all ready: {time.monotonic() - began:.0f} s")
     assert {one["name"] for one in said["services"]} == set(SERVICES)
-    assert "bills for" in city.ended("trial-1")
+    assert "bills for" in city.set_up()
     city.helm("test", "city", "--timeout", "3m")
 
 
 def test_a_bill_is_checked_from_outside(city: City, tmp_path: Path) -> None:
-    secret = city.kubectl.read("get", "secret", "city-root-key")["data"]["root"]
-    key = tmp_path / "root"
-    key.write_bytes(base64.b64decode(secret))
-    port = city.node.forward_service(NAMESPACE, "gateway", 8080)
-    argv = [
-        sys.executable, "-m", "services", "trial", "check", "--url", f"http://127.0.0.1:{port}", "--root-key-file", str(key),
-        "--out", str(tmp_path / "out"),
-    ]  # fmt: skip
-    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0 and "everything holds" in done.stdout, done.stdout + done.stderr
+    assert "everything holds" in city.check_a_bill(tmp_path)
+
+
+def test_what_is_due_is_renewed_by_schedule(city: City) -> None:
+    """A certificate that lacks a key is due, as an old one is."""
+    lacking = {"op": "remove", "path": "/data/ca.crt"}
+    city.kubectl("patch", "secret", "demo-tls", "--type=json", f"--patch={json.dumps([lacking])}")
+    city.kubectl("create", "job", "renewed-now", "--from=cronjob/renewal")
+    assert "1 secrets written" in city.ended("renewed-now")
+    assert city.kubectl.read("get", "secret", "demo-tls")["data"]["ca.crt"]
 
 
 def test_every_flow_of_the_table_connects_and_no_other(city: City) -> None:
@@ -231,21 +126,7 @@ def _resident_mb(pid: int) -> float:
 
 
 def test_an_upgrade_under_load_loses_nothing(city: City) -> None:
-    city.job(
-        "load-upgrade",
-        [
-            "trial",
-            "load",
-            "--url",
-            "http://gateway:8080",
-            "--for",
-            "150s",
-            "--homes",
-            str(HOMES),
-            "--state",
-            "/var/lib/city",
-        ],
-    )
+    city.load("load-upgrade", 150)
     city.upgrade(NEXT)
     city.reaches("Ready", NEXT)
     found = city.loaded("load-upgrade")
@@ -262,35 +143,14 @@ def test_a_broken_version_goes_back_by_itself(city: City) -> None:
     said = city.reaches("RolledBack", NEXT)
     assert "metering" in said["message"], said
     wanted = {f"localhost/{name}:{NEXT}" for name in ("provable-city", "provable-city-forecasting")}
-    running = {
-        container["image"]
-        for one in city.kubectl.read("get", "deployments")["items"]
-        if one["metadata"]["name"] in SERVICES
-        for container in one["spec"]["template"]["spec"]["containers"]
-    }
-    assert running == wanted
+    assert city.images() == wanted
     city.helm("test", "city", "--timeout", "3m")
 
 
 def test_killed_pods_lose_nothing(city: City) -> None:
     city.upgrade(NEXT)
     city.reaches("Ready", NEXT)
-    for_s = f"{KILLS_S + 60:.0f}s"
-    city.job(
-        "load-kills",
-        [
-            "trial",
-            "load",
-            "--url",
-            "http://gateway:8080",
-            "--for",
-            for_s,
-            "--homes",
-            str(HOMES),
-            "--state",
-            "/var/lib/city",
-        ],
-    )
+    city.load("load-kills", KILLS_S + 60)
     ends = time.monotonic() + KILLS_S
     names = itertools.cycle([*SERVICES, "ledger", "kafka", "postgres"])
     while time.monotonic() < ends:
@@ -312,7 +172,7 @@ def test_killed_pods_lose_nothing(city: City) -> None:
 
 
 def test_uninstalled_it_leaves_volumes_and_secrets_only(city: City) -> None:
-    of_the_story = ("load-upgrade", "load-kills")
+    of_the_story = ("renewed-now", "load-upgrade", "load-kills")
     city.kubectl("delete", "jobs", *of_the_story, "--ignore-not-found")
     city.helm("uninstall", "city", "--timeout", "5m")
     kinds = "all,configmaps,cities,networkpolicies,serviceaccounts,roles,rolebindings,poddisruptionbudgets"

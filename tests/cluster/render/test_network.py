@@ -14,7 +14,13 @@ from infra.helm.rendering import NAMESPACE, Chart, Rendering
 from tests.cluster.render.conftest import API_SERVER, Rendered
 
 STRANGER_PORTS = (22, 80, 8443)
-_ADDRESSES = {"provider": "203.0.113.5", "issuer": "203.0.113.6", "ledger": "192.0.2.10", "apiserver": API_SERVER}
+_ADDRESSES = {
+    "provider": "203.0.113.5",
+    "issuer": "203.0.113.6",
+    "ledger": "192.0.2.10",
+    "organisations": "192.0.2.20",
+    "apiserver": API_SERVER,
+}
 _NAMESPACES = {"dns": "kube-system", "prometheus": "monitoring", "ingress": "gateways"}
 
 
@@ -26,7 +32,7 @@ def _pods(rendering: Rendering) -> dict[str, End]:
 
 def _outside(rendering: Rendering, pods: dict[str, End]) -> dict[str, End]:
     """Somebody for each name that is no pod here."""
-    absent = {"ledger"} if "fabric-peer" in pods else set(pods)
+    absent = {"ledger"} if "fabric-peer" in pods else {"organisations", *pods}
     ends = {name: End(address=address) for name, address in _ADDRESSES.items() if name not in absent}
     ends |= {name: End(space, {"app": name}, address="10.1.1.1") for name, space in _NAMESPACES.items()}
     for name, kind, labels in (

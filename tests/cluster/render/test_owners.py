@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 from typing import Any
 
@@ -9,13 +10,15 @@ import pytest
 import yaml
 
 from infra.helm.golden import PROFILES
-from infra.helm.rendering import Chart, Object, Rendering
+from infra.helm.rendering import NAMESPACE, Chart, Object, Rendering
+from infra.provision.items import names
 from operators.city.manifests import APPLICABLE, job_of, read_documents, workload
 from operators.city.model import Target
 from operators.city.order import find_cycle
 from operators.city.spec import read_spec
+from services.commands import provision
 from services.registry import SERVICES
-from tests.cluster.render.conftest import Rendered
+from tests.cluster.render.conftest import WAYS, Rendered
 
 SERVICE = "provable.city/service"
 
@@ -158,3 +161,22 @@ def test_uninstalling_waits_for_the_operator(rendered: Rendered) -> None:
 def test_provisioning_makes_what_nobody_supplies(chart: Chart, values: dict[str, Any], groups: str) -> None:
     job = chart.render("trial", values).of("Job")["provision"]
     assert f"--only={groups}" in job["spec"]["template"]["spec"]["containers"][0]["args"]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_what_is_renewed_by_schedule_may_be_read_and_written(chart: Chart, way: str) -> None:
+    """The rights name each secret that the command looks at."""
+    rendering = chart.render("trial", WAYS[way])
+    (container,) = rendering.of("CronJob")["renewal"]["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
+    parser = argparse.ArgumentParser()
+    provision.add(parser.add_subparsers())
+    wanted = provision.wanted_of(parser.parse_args(container["args"]), NAMESPACE)
+    (rule,) = rendering.of("Role")["renewal"]["rules"]
+    assert set(names(wanted)) <= set(rule["resourceNames"])
+    assert set(rule["verbs"]) == {"get", "update"}
+
+
+def test_renewal_by_schedule_can_be_left_out(chart: Chart) -> None:
+    rendering = chart.render("trial", {"provision": {"schedule": ""}})
+    assert not rendering.of("CronJob")
+    assert "renewal" not in rendering.of("Role")

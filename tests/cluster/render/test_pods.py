@@ -15,7 +15,7 @@ from tests.cluster.render.conftest import Rendered
 
 _VOLUMES = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"}
 _KEYS_OF_PODS = ("hostNetwork", "hostPID", "hostIPC", "hostUsers")
-_WITH_TOKEN = {"Deployment/operator", "Job/provision", "Job/uninstall"}
+_WITH_TOKEN = {"Deployment/operator", "Job/provision", "CronJob/renewal", "Job/uninstall"}
 
 
 def _containers(pod: Object) -> Iterator[Object]:
@@ -70,7 +70,8 @@ def test_roles_are_of_the_namespace_and_name_no_star(rendering: Rendering) -> No
     for name, role in rendering.of("Role").items():
         for rule in role["rules"]:
             assert "*" not in [*rule["apiGroups"], *rule["resources"], *rule["verbs"]], name
-            assert "secrets" not in rule["resources"] or name == "provision"
+            if "secrets" in rule["resources"]:
+                assert name == "provision" or (name == "renewal" and rule["resourceNames"])
 
 
 def test_what_serves_is_probed_and_pauses_before_it_ends(rendering: Rendering) -> None:
