@@ -133,7 +133,9 @@ class LedgerSettings:
 class FabricSettings:
     peer: str = limited("127.0.0.1:7051", "the gateway peer, host:port")
     channel: str = limited("city", "channel of the ledger")
-    msp: str = limited("CityMSP", "MSP id of the organisation whose members submit; of chaincodes the city's, whoever runs them")
+    msp: str = limited(
+        "CityMSP", "MSP id of the organisation whose members submit; of chaincodes the city's, whoever runs them"
+    )
     members: str = limited("", "folder with NAME.pem and NAME.key of each service that submits from this process")
     reader: str = limited("", "member that evaluates and reads blocks; empty: the first of the folder")
     tls_ca: str = limited(

@@ -213,7 +213,7 @@ def members_part(rendered: str, organisation: Organisation) -> list[dict[str, An
 
 
 def _is_a_members(document: dict[str, Any]) -> bool:
-    name = document["metadata"]["name"]
+    name = str(document["metadata"]["name"])
     if document["kind"] in ("Service", "StatefulSet", "Deployment"):
         return name.startswith(("fabric-peer", "chaincode"))
     return document["kind"] == "Job" and name == "contracts"
