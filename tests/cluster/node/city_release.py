@@ -5,9 +5,12 @@ from __future__ import annotations
 import base64
 import copy
 import json
+import os
+import re
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +25,7 @@ HOMES = 5
 FIRST, NEXT, BROKEN = "0.1.0", "0.2.0", "0.3.0"
 """Two builds of this checkout under two versions: there is no earlier release yet. Of the third there is no image."""
 WAIT_S = 600.0
+_FORWARDED = re.compile(r"Forwarding from 127\.0\.0\.1:(\d+) -> (\d+)")
 
 
 @dataclass
@@ -121,11 +125,37 @@ class City:
         print(name, found)
         return found
 
+    def keep_secret(self, name: str, key: str, file: Path) -> Path:
+        """Writes one value of a secret down."""
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(base64.b64decode(self.kubectl.read("get", "secret", name)["data"][key]))
+        return file
+
+    def back_up(self, target: Path, keys: Path) -> None:
+        """As docs/OPERATIONS.md says it, from outside of the cluster.
+
+        Args:
+            keys: a folder that gets the administrator's password.
+        """
+        password = self.keep_secret("postgres-admin", "password", keys / "postgres")
+        root = self.keep_secret("admin-tls", "ca.crt", keys / "ca.crt")
+        with forwarded(self.kubectl, "pod/postgres-0", [5432]) as ports:
+            named = {
+                "HOST": "postgres",
+                "PORT": str(ports[5432]),
+                "PASSWORD_FILE": str(password),
+                "TLS_ROOT": str(root),
+            }
+            settings = {f"CITY_POSTGRES_{name}": value for name, value in named.items()}
+            done = subprocess.run(
+                [sys.executable, "-m", "services", "db", "backup", str(target)],
+                cwd=ROOT, env={**os.environ, **settings, "PGHOSTADDR": "127.0.0.1"}, capture_output=True, text=True, check=False,
+            )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+
     def check_a_bill(self, folder: Path) -> str:
         """As a resident does, from outside of the cluster; what the verifier printed."""
-        secret = self.kubectl.read("get", "secret", "city-root-key")["data"]["root"]
-        key = folder / "root"
-        key.write_bytes(base64.b64decode(secret))
+        key = self.keep_secret("city-root-key", "root", folder / "root")
         port = self.node.forward_service(self.kubectl.namespace, "gateway", 8080)
         argv = [
             sys.executable, "-m", "services", "trial", "check", "--url", f"http://127.0.0.1:{port}", "--root-key-file", str(key),
@@ -176,3 +206,26 @@ def _built(out: Path, version: str, *names: str) -> list[dict[str, Any]]:
     done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+@contextmanager
+def forwarded(kubectl: Tool, target: str, ports: Sequence[int]) -> Iterator[dict[int, int]]:
+    """Ports of loopback that lead into a pod, to its own loopback too."""
+    argv = [
+        str(kubectl.path), "--kubeconfig", str(kubectl.kubeconfig), "--namespace", kubectl.namespace, "port-forward", target,
+        "--address", "127.0.0.1", *(f":{port}" for port in ports),
+    ]  # fmt: skip
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        try:
+            assert process.stdout is not None
+            found: dict[int, int] = {}
+            for line in process.stdout:
+                said = _FORWARDED.match(line)
+                assert said, f"{target}: {line}"
+                found[int(said[2])] = int(said[1])
+                if len(found) == len(ports):
+                    break
+            assert len(found) == len(ports), f"no way to {target}"
+            yield found
+        finally:
+            process.terminate()

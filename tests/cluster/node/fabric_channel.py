@@ -5,8 +5,6 @@ namespaces of their own. The programs are those of a release of Fabric, from the
 from __future__ import annotations
 
 import os
-import re
-import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -38,6 +36,7 @@ from infra.image.recipes import Image, Layer
 from infra.image.store import Store
 from infra.native import cache_folder
 from tests.cluster.conftest import Tool
+from tests.cluster.node.city_release import forwarded
 
 VERSION = "3.1"
 PEERS = 2
@@ -45,7 +44,6 @@ OTHERS = ORGANISATIONS[1:]
 _USER = 10001
 _CONFIGURATION = "etc/hyperledger/fabric"
 _BUILDER = "opt/hyperledger/ccaas_builder"
-_FORWARDED = re.compile(r"Forwarding from 127\.0\.0\.1:(\d+) -> (\d+)")
 
 
 def reason() -> str:
@@ -138,7 +136,7 @@ class Channel:
         """The node by ports of this machine's loopback."""
         there = kubectl.within(self.namespaces[node.organisation])
         wanted = [node.port, node.operations_port, *([] if node.is_peer else [node.admin_port])]
-        with _forwarded(there, f"pod/{node.name}-0", wanted) as ports:
+        with forwarded(there, f"pod/{node.name}-0", wanted) as ports:
             admin = ports.get(node.admin_port, 0)
             here = replace(node, host="127.0.0.1", port=ports[node.port], operations_port=ports[node.operations_port])
             yield replace(here, admin_port=admin)
@@ -248,26 +246,3 @@ def _only(folder: Path) -> Path:
 def _secret(name: str, content: Mapping[str, bytes]) -> dict[str, Any]:
     data = {key: value.decode("ascii") for key, value in content.items()}
     return {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": data}
-
-
-@contextmanager
-def _forwarded(kubectl: Tool, target: str, ports: Sequence[int]) -> Iterator[dict[int, int]]:
-    """Ports of loopback that lead into a pod, to its own loopback too."""
-    argv = [
-        str(kubectl.path), "--kubeconfig", str(kubectl.kubeconfig), "--namespace", kubectl.namespace, "port-forward", target,
-        "--address", "127.0.0.1", *(f":{port}" for port in ports),
-    ]  # fmt: skip
-    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
-        try:
-            assert process.stdout is not None
-            found: dict[int, int] = {}
-            for line in process.stdout:
-                said = _FORWARDED.match(line)
-                assert said, f"{target}: {line}"
-                found[int(said[2])] = int(said[1])
-                if len(found) == len(ports):
-                    break
-            assert len(found) == len(ports), f"no way to {target}"
-            yield found
-        finally:
-            process.terminate()

@@ -15,9 +15,12 @@ import pytest
 
 from infra.helm.flows import read_flows
 from infra.kubernetes.node import Node
+from infra.native import Native, cache_folder, free_port
+from infra.postgres import Admin, install, programs
+from services.__main__ import main
 from services.registry import SERVICES
 from tests.cluster.conftest import Tool
-from tests.cluster.node.city_release import BROKEN, FIRST, NEXT, City, a_city
+from tests.cluster.node.city_release import BROKEN, FIRST, HOMES, NEXT, City, a_city
 
 KILLS_S = float(os.environ.get("NODE_KILLS_S", "600"))
 """How long pods are killed, one each ten seconds; fewer while it is worked on."""
@@ -55,6 +58,26 @@ def test_what_is_due_is_renewed_by_schedule(city: City) -> None:
     city.kubectl("create", "job", "renewed-now", "--from=cronjob/renewal")
     assert "1 secrets written" in city.ended("renewed-now")
     assert city.kubectl.read("get", "secret", "demo-tls")["data"]["ca.crt"]
+
+
+def test_a_backup_from_outside_comes_back(city: City, tmp_path: Path) -> None:
+    """Restored beside the cluster: every bill of before is in it."""
+    city.back_up(tmp_path / "monday", tmp_path / "passwords")
+    assert main(["db", "restore", str(tmp_path / "monday"), "--data", str(tmp_path / "data")]) == 0
+    port = free_port()
+    install(cache_folder())
+    [program] = programs(cache_folder(), tmp_path, port, services=SERVICES[:1])
+    native = Native(program, tmp_path)
+    native.start()
+    try:
+        native.wait()
+        with Admin(port, tmp_path / "passwords").connect() as connection:
+            found = connection.execute("SELECT count(DISTINCT contract), count(*) FROM metering.bills").fetchone()
+    finally:
+        native.stop()
+    assert found is not None
+    assert found[0] == HOMES
+    assert found[1] >= HOMES
 
 
 def test_every_flow_of_the_table_connects_and_no_other(city: City) -> None:

@@ -112,5 +112,17 @@ def test_the_provider_is_reached_by_payments_only(chart: Chart) -> None:
     assert not policies.allows(_pods(rendering)["payments"], provider, 50051)
 
 
+def test_other_organisations_reach_peers_and_orderers_only(rendered: Rendered) -> None:
+    rendering = rendered("region", "operator")
+    policies = Policies(rendering.of("NetworkPolicy").values(), NAMESPACE)
+    other = End(address=_ADDRESSES["organisations"])
+    reached = {
+        (name, port)
+        for (name, pod), port in product(_pods(rendering).items(), (7050, 7051, 7101, 50051))
+        if policies.allows(other, pod, port)
+    }
+    assert reached == {("fabric-peer", 7051), ("fabric-orderer", 7050)}
+
+
 def test_policies_can_be_left_out(chart: Chart) -> None:
     assert not chart.render("trial", {"networkPolicy": {"enabled": False}}).of("NetworkPolicy")

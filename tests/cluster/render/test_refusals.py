@@ -60,6 +60,11 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "Kafka nowhere": ({"kafka": {"mode": "external"}}, "needs kafka.external.bootstrap"),
     "PostgreSQL nowhere": ({"postgres": {"mode": "external"}}, "needs postgres.external.host"),
+    "a channel shared with nobody": (
+        {"profile": "small", "ledger": {"mode": "bundled", "endorsements": 2}},
+        "networkPolicy.peers.organisations must say who that is",
+    ),
+    "no schedule": ({"provision": {"schedule": "weekly"}}, "/provision/schedule"),
     "contracts on the development peer": (
         {"ledger": {"contracts": {"deploy": True}}},
         "the development peer takes the contracts that run beside it",

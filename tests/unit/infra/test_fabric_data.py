@@ -6,6 +6,7 @@ import io
 import json
 import subprocess
 import tarfile
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from citykit.errors import InvalidArgument, NotFound
 from citykit.settings import read_settings
 from infra.fabric import Network, Policy, Private, network, nodes, read_policies
 from infra.fabric.connection import city_settings, write_profile
-from infra.fabric.crypto import identity, node_tls
+from infra.fabric.crypto import generate, identity, node_tls
 from infra.fabric.genesis import write_configtx
 from infra.fabric.packages import Endpoint, make_package
 from infra.fabric.plan import Plan, load_plan, new_plan
@@ -116,6 +117,22 @@ class TestPlan:
         assert load_plan(plan.state) == plan
         ports = [port for node in plan.nodes for port in (node.port, node.operations_port, node.admin_port)]
         assert len(set(ports)) == len(ports)
+
+    def test_nodes_of_another_machine_are_known_by_their_own_names(self, plan: Plan) -> None:
+        node = replace(plan.orderers[0], host="orderer.example.org", aliases=("orderer",))
+        wider = replace(plan, nodes=(node, *plan.nodes[1:]))
+        wider.save()
+        assert load_plan(plan.state) == wider
+        (plan.state / "new").mkdir()
+        generate(replace(wider, state=plan.state / "new"), FakeFabric(plan.state))
+        config = yaml.safe_load((plan.state / "new" / "cryptogen.yaml").read_text())
+        (spec,) = [one for group in config["OrdererOrgs"] for one in group["Specs"] if one["Hostname"] == node.name]
+        assert spec["SANS"] == ["localhost", "127.0.0.1", "orderer.example.org", "orderer"]
+        write_configtx(wider, plan.state)
+        orderer = yaml.safe_load((plan.state / "configtx.yaml").read_text())["Profiles"]["City"]["Orderer"]
+        hosts = [one["Host"] for one in orderer.get("ConsenterMapping") or orderer["EtcdRaft"]["Consenters"]]
+        assert hosts[0] == "orderer.example.org"
+        assert set(hosts[1:]) <= {"127.0.0.1"}
 
     def test_what_is_not_there_is_named(self, plan: Plan) -> None:
         with pytest.raises(NotFound, match="no node 'x'; there are orderer1"):
