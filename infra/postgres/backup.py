@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from hashlib import file_digest, sha256
 from pathlib import Path
@@ -14,6 +14,7 @@ from pathlib import Path
 from citykit.errors import EnvironmentFault, NotFound
 from infra.postgres.binaries import tool
 from infra.postgres.roles import ADMIN, Admin, password
+from infra.postgres.tunnel import Server, Way, tunnel
 
 _BACKUP_S = 3_600
 
@@ -28,15 +29,11 @@ def base_backup(cache: Path, admin: Admin, target: Path) -> None:
     shutil.rmtree(part, ignore_errors=True)
     part.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     try:
-        _run(
-            [
-                str(tool(cache, "pg_basebackup")),
-                *("-D", str(part), "--wal-method=stream", "--checkpoint=fast", "--manifest-checksums=SHA256"),
-                *("-h", admin.host, "-p", str(admin.port), "-U", ADMIN, "--no-password", "--label=city"),
-            ],
-            "the base backup",
-            _environment(admin),
-        )
+        if admin.root is None:
+            _copy(cache, admin, part)
+        else:
+            with tunnel(Server(admin.host, admin.port, admin.root, os.environ.get("PGHOSTADDR", ""))) as way:
+                _copy(cache, replace(admin, host="127.0.0.1", port=way.port, root=None), part, way)
         verify(part)
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
@@ -44,6 +41,22 @@ def base_backup(cache: Path, admin: Admin, target: Path) -> None:
     part.rename(target)
     with admin.connect() as connection:
         connection.execute("SELECT pg_switch_wal()")
+
+
+def _copy(cache: Path, admin: Admin, part: Path, way: Way | None = None) -> None:
+    """Over a connection without TLS."""
+    argv = [
+        str(tool(cache, "pg_basebackup")),
+        *("-D", str(part), "--wal-method=stream", "--checkpoint=fast", "--manifest-checksums=SHA256"),
+        *("-h", admin.host, "-p", str(admin.port), "-U", ADMIN, "--no-password", "--label=city"),
+    ]
+    secret = {"PGSSLMODE": "disable", "PGPASSWORD": password(admin.passwords, ADMIN), "PGCONNECT_TIMEOUT": "15"}
+    done = subprocess.run(  # noqa: S603 - our own command line
+        argv, capture_output=True, text=True, timeout=_BACKUP_S, check=False, env={**os.environ, **secret}
+    )
+    if done.returncode:
+        said = way.fault if way and way.fault else (done.stderr or done.stdout).strip()[-600:]
+        raise EnvironmentFault(f"the base backup failed: {said}")
 
 
 def verify(backup: Path) -> None:
@@ -100,16 +113,3 @@ def _recover(data: Path, archive: Path, until: datetime | None) -> None:
     with (data / "postgresql.auto.conf").open("a", encoding="utf-8") as file:
         file.write("\n".join(lines) + "\n")
     (data / "recovery.signal").touch()
-
-
-def _environment(admin: Admin) -> dict[str, str]:
-    tls = {"PGSSLMODE": "verify-full", "PGSSLROOTCERT": str(admin.root)} if admin.root else {"PGSSLMODE": "disable"}
-    return {**tls, "PGPASSWORD": password(admin.passwords, ADMIN), "PGCONNECT_TIMEOUT": "5"}
-
-
-def _run(argv: Sequence[str], what: str, environment: dict[str, str]) -> None:
-    done = subprocess.run(  # noqa: S603 - our own command lines
-        argv, capture_output=True, text=True, timeout=_BACKUP_S, check=False, env={**os.environ, **environment}
-    )
-    if done.returncode:
-        raise EnvironmentFault(f"{what} failed: {(done.stderr or done.stdout).strip()[-600:]}")

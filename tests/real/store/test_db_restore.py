@@ -17,8 +17,9 @@ from city.metering.v1 import metering_service_pb2 as pb
 from city.notary.v1 import notary_service_pb2 as notary
 from city.notary.v1.notary_service_pb2_grpc import NotaryServiceStub
 from citykit.testing.polling import until
+from infra.certificates import ensure_certificates
 from infra.native import Native, cache_folder, free_port
-from infra.postgres import Admin, Archive, install, programs, provision
+from infra.postgres import Admin, Archive, Tls, install, programs, provision
 from services.__main__ import main
 from services.notary.check import check_logs
 from services.testing import SERVER, database_of
@@ -38,11 +39,11 @@ class Cluster:
 
 
 @contextmanager
-def cluster(state: Path) -> Iterator[Cluster]:
+def cluster(state: Path, tls: Tls | None = None) -> Iterator[Cluster]:
     """A server of its own on `state`, with an archive."""
     port = free_port()
     install(cache_folder())
-    [program] = programs(cache_folder(), state, port, services=(), archive=Archive(state / "archive"))
+    [program] = programs(cache_folder(), state, port, services=(), tls=tls, archive=Archive(state / "archive"))
     native = Native(program, state)
     native.start()
     try:
@@ -134,6 +135,24 @@ def chosen() -> list[str]:
 
 async def city(*argv: str) -> int:
     return await asyncio.to_thread(main, argv)
+
+
+async def test_a_backup_over_tls_checks_the_issuer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ensure_certificates(tmp_path / "ours", ["postgres"])
+    ensure_certificates(tmp_path / "theirs", ["postgres"])
+    own = tmp_path / "ours" / "postgres"
+    with cluster(tmp_path / "server", Tls(own / "tls.crt", own / "tls.key", own / "ca.crt")) as there:
+        led_to(there, monkeypatch, "postgres")
+        monkeypatch.setenv("CITY_POSTGRES_TLS_ROOT", str(tmp_path / "theirs" / "postgres" / "ca.crt"))
+        assert await city("db", "backup", str(tmp_path / "refused")) == 3
+        assert "certificate verify failed" in capsys.readouterr().err
+        assert not (tmp_path / "refused").exists() or not list((tmp_path / "refused").iterdir())
+        monkeypatch.setenv("CITY_POSTGRES_TLS_ROOT", str(own / "ca.crt"))
+        assert await city("db", "backup", str(tmp_path / "backup")) == 0
+    assert await city("db", "restore", str(tmp_path / "backup"), "--data", str(tmp_path / "data")) == 0
+    assert (tmp_path / "data" / "PG_VERSION").read_text().strip() == "18"
 
 
 async def test_check_and_migrate_say_what_is_and_what_would_be(
