@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-from dataclasses import replace
 from datetime import datetime
 from hashlib import file_digest, sha256
 from pathlib import Path
 
+import psycopg
+
 from citykit.errors import EnvironmentFault, NotFound
-from infra.postgres.binaries import tool
-from infra.postgres.roles import ADMIN, Admin, password
-from infra.postgres.tunnel import Server, Way, tunnel
-
-_BACKUP_S = 3_600
+from infra.postgres.replication import MANIFEST, fetch
+from infra.postgres.roles import Admin
 
 
-def base_backup(cache: Path, admin: Admin, target: Path) -> None:
+def base_backup(admin: Admin, target: Path) -> None:
     """Copies the running cluster into the new folder `target`, with the log that makes it consistent, and verifies the copy.
 
     Raises:
@@ -29,34 +25,16 @@ def base_backup(cache: Path, admin: Admin, target: Path) -> None:
     shutil.rmtree(part, ignore_errors=True)
     part.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     try:
-        if admin.root is None:
-            _copy(cache, admin, part)
-        else:
-            with tunnel(Server(admin.host, admin.port, admin.root, os.environ.get("PGHOSTADDR", ""))) as way:
-                _copy(cache, replace(admin, host="127.0.0.1", port=way.port, root=None), part, way)
+        with admin.connect() as connection:
+            fetch(admin, part)
+            connection.execute("SELECT pg_switch_wal()")
         verify(part)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(part, ignore_errors=True)
+        if isinstance(error, psycopg.OperationalError):
+            raise EnvironmentFault(f"the base backup failed: {str(error).strip()}") from None
         raise
     part.rename(target)
-    with admin.connect() as connection:
-        connection.execute("SELECT pg_switch_wal()")
-
-
-def _copy(cache: Path, admin: Admin, part: Path, way: Way | None = None) -> None:
-    """Over a connection without TLS."""
-    argv = [
-        str(tool(cache, "pg_basebackup")),
-        *("-D", str(part), "--wal-method=stream", "--checkpoint=fast", "--manifest-checksums=SHA256"),
-        *("-h", admin.host, "-p", str(admin.port), "-U", ADMIN, "--no-password", "--label=city"),
-    ]
-    secret = {"PGSSLMODE": "disable", "PGPASSWORD": password(admin.passwords, ADMIN), "PGCONNECT_TIMEOUT": "15"}
-    done = subprocess.run(  # noqa: S603 - our own command line
-        argv, capture_output=True, text=True, timeout=_BACKUP_S, check=False, env={**os.environ, **secret}
-    )
-    if done.returncode:
-        said = way.fault if way and way.fault else (done.stderr or done.stdout).strip()[-600:]
-        raise EnvironmentFault(f"the base backup failed: {said}")
 
 
 def verify(backup: Path) -> None:
@@ -65,7 +43,7 @@ def verify(backup: Path) -> None:
     Raises:
         EnvironmentFault: a file is missing or was changed.
     """
-    text = (backup / "backup_manifest").read_bytes()
+    text = (backup / MANIFEST).read_bytes()
     body, _, end = text.rpartition(b'"Manifest-Checksum"')
     if sha256(body).hexdigest().encode() not in end:
         raise EnvironmentFault(f"{backup} is damaged: backup_manifest was changed. Take another backup")
@@ -92,7 +70,7 @@ def restore(backup: Path, data: Path, archive: Path | None, until: datetime | No
         EnvironmentFault: the backup is damaged, or `data` is there.
         NotFound: there is no such backup.
     """
-    if not (backup / "backup_manifest").exists():
+    if not (backup / MANIFEST).exists():
         raise NotFound(f"{backup} holds no base backup; name the folder `city db backup` made")
     if data.exists():
         raise EnvironmentFault(f"{data} is there: stop the server and move it away first; it is never overwritten")

@@ -15,6 +15,7 @@ from typing import Any
 
 import psycopg
 from psycopg import sql
+from psycopg.conninfo import make_conninfo
 
 from citykit.errors import EnvironmentFault
 
@@ -53,17 +54,15 @@ class Admin:
         Raises:
             psycopg.OperationalError: not reached, or refused.
         """
+        made = make_conninfo(**{**self.options, "dbname": database or self.database})
+        return psycopg.connect(made, autocommit=True)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """How it connects, in the words of libpq."""
         tls = {"sslmode": "verify-full", "sslrootcert": str(self.root)} if self.root else {"sslmode": "disable"}
-        return psycopg.connect(
-            host=self.host,
-            port=self.port,
-            dbname=database or self.database,
-            user=self.user,
-            password=self.password(ADMIN),
-            connect_timeout=_CONNECT_S,
-            autocommit=True,
-            **tls,  # type: ignore[arg-type]  # psycopg types every keyword as one union
-        )
+        who = {"user": self.user, "password": self.password(ADMIN)}
+        return {"host": self.host, "port": self.port, **who, "connect_timeout": _CONNECT_S, **tls}
 
     def password(self, role: str) -> str:
         """A role's password.

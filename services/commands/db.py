@@ -19,7 +19,6 @@ from citykit.state import locked
 from citykit.store.inspection import Condition, Tables, bring_up, condition, copy_sqlite, looking
 from citykit.store.places import sqlite_file
 from citykit.store.postgres.connections import Place
-from infra.native import cache_folder
 from infra.postgres import Admin
 from infra.postgres.backup import base_backup, restore
 from services.commands.serve import settings_of
@@ -115,7 +114,7 @@ def _backup(arguments: argparse.Namespace) -> int:
     if target.exists():
         raise InvalidArgument(f"{target} is there already; name a new folder", field="FOLDER")
     if settings.postgres.password_file:
-        base_backup(cache_folder(), _admin(settings), target / _BASE)
+        base_backup(_admin(settings), target / _BASE)
         kept = ["all of PostgreSQL"]
     else:
         there = [one.name for one in _wanted(arguments) if sqlite_file(arguments.state, one.name).exists()]

@@ -91,7 +91,7 @@ def test_a_password_is_made_once_and_for_its_owner_only(tmp_path: Path) -> None:
 
 @pytest.fixture
 def backup(tmp_path: Path) -> Path:
-    """A backup of two files, with the manifest pg_basebackup writes."""
+    """A backup of two files, with the manifest the server writes."""
     folder = tmp_path / "backup"
     (folder / "base").mkdir(parents=True)
     (folder / "base" / "1").write_bytes(b"rows")
