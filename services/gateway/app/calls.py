@@ -21,7 +21,7 @@ from city.parking.v1.parking_service_pb2_grpc import ParkingServiceStub
 from city.payments.v1.payments_service_pb2_grpc import PaymentsServiceStub
 from city.simulation.v1.simulation_service_pb2_grpc import SimulationServiceStub
 from citykit.edge import city_error
-from citykit.errors import CityError, NotFound
+from citykit.errors import CityError, NotFound, SettingsError
 from citykit.service import Dial
 from services.gateway.app.tokens import ExchangedTokens
 
@@ -38,6 +38,8 @@ _STUBS: dict[str, Any] = {
     "payments": PaymentsServiceStub,
     "simulation": SimulationServiceStub,
 }
+_OF_DEMOS = "simulation"
+"""Runs in a demo only, so it may have no address."""
 
 
 class Calls:
@@ -79,7 +81,7 @@ class Calls:
         if token and error.code() == grpc.StatusCode.UNAUTHENTICATED:
             self._tokens.forget(token)
         if error.code() == grpc.StatusCode.UNIMPLEMENTED:
-            return NotFound("this city does not run that service", reason="service-absent")
+            return _absent()
         return city_error(error)
 
     async def _metadata(self, service: str, token: str | None) -> tuple[tuple[str, str], ...]:
@@ -94,5 +96,17 @@ class Calls:
 
     def _stub(self, service: str) -> Any:
         if service not in self._stubs:
-            self._stubs[service] = _STUBS[service](self._dial(service))
+            self._stubs[service] = _STUBS[service](self._channel(service))
         return self._stubs[service]
+
+    def _channel(self, service: str) -> grpc.aio.Channel:
+        try:
+            return self._dial(service)
+        except SettingsError:
+            if service == _OF_DEMOS:
+                raise _absent() from None
+            raise
+
+
+def _absent() -> NotFound:
+    return NotFound("this city does not run that service", reason="service-absent")
