@@ -8,8 +8,6 @@ from datetime import datetime
 from hashlib import file_digest, sha256
 from pathlib import Path
 
-import psycopg
-
 from citykit.errors import EnvironmentFault, NotFound
 from infra.postgres.replication import MANIFEST, fetch
 from infra.postgres.roles import Admin
@@ -25,14 +23,10 @@ def base_backup(admin: Admin, target: Path) -> None:
     shutil.rmtree(part, ignore_errors=True)
     part.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     try:
-        with admin.connect() as connection:
-            fetch(admin, part)
-            connection.execute("SELECT pg_switch_wal()")
+        fetch(admin, part)
         verify(part)
-    except BaseException as error:
+    except BaseException:
         shutil.rmtree(part, ignore_errors=True)
-        if isinstance(error, psycopg.OperationalError):
-            raise EnvironmentFault(f"the base backup failed: {str(error).strip()}") from None
         raise
     part.rename(target)
 

@@ -22,6 +22,8 @@ MANIFEST = "backup_manifest"
 _SLOT = b"CREATE_REPLICATION_SLOT city_backup TEMPORARY PHYSICAL (RESERVE_WAL)"
 """Keeps the log that the copy needs until the connection ends."""
 _BACKUP = b"BASE_BACKUP (LABEL 'city', CHECKPOINT 'fast', WAL true, MANIFEST 'yes', MANIFEST_CHECKSUMS 'SHA256')"
+_ARCHIVED = b"SELECT pg_switch_wal()"
+"""An archive of the log, where there is one, then gets all that the copy needs."""
 _ARCHIVE, _MANIFEST, _DATA = b"n", b"m", b"d"
 
 
@@ -31,13 +33,15 @@ def fetch(admin: Admin, folder: Path) -> None:
     Raises:
         EnvironmentFault: the server is not reached, refuses, or has tablespaces.
     """
-    connection = pq.PGconn.connect(make_conninfo(**admin.options, replication="true").encode())
+    made = make_conninfo(**admin.options, dbname=admin.database, replication="database")
+    connection = pq.PGconn.connect(made.encode())
     try:
         if connection.status != pq.ConnStatus.OK:
             raise EnvironmentFault(f"PostgreSQL is not reached: {_said(connection)}")
         _ask(connection, _SLOT)
         connection.send_query(_BACKUP)
         _receive(connection, folder)
+        _ask(connection, _ARCHIVED)
     finally:
         connection.finish()
 
