@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from datetime import datetime
 from hashlib import file_digest, sha256
@@ -25,6 +26,7 @@ def base_backup(admin: Admin, target: Path) -> None:
     try:
         fetch(admin, part)
         verify(part)
+        os.sync()
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
         raise

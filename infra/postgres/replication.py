@@ -65,8 +65,11 @@ def _write(messages: Iterator[bytes], folder: Path) -> None:
     if first[:1] != _ARCHIVE or not first[1:].startswith(b"base.tar\0"):
         raise EnvironmentFault("PostgreSQL sends no archive base.tar: it has tablespaces, which the city does not use")
     stream = _Stream(messages)
-    with tarfile.open(fileobj=stream, mode="r|") as archive:
-        archive.extractall(folder, filter="data")
+    try:
+        with tarfile.open(fileobj=stream, mode="r|") as archive:
+            archive.extractall(folder, filter="data")
+    except tarfile.TarError as error:
+        raise EnvironmentFault(f"the base backup broke off: {error}") from None
     stream.read()  # what comes after the archive's end mark
     with (folder / MANIFEST).open("wb") as manifest:
         manifest.writelines(one[1:] for one in messages if one[:1] == _DATA)
