@@ -170,7 +170,7 @@ def a_city(node: Node, kubectl: Tool, helm: Tool, namespace: str, values: Mappin
     """A city that may be installed: its namespace under the restricted policy, the definition of cities, its values.
 
     Args:
-        values: besides those every trial here has.
+        values: all that are not the trial profile's.
     """
     file = folder / f"{namespace}.json"
     file.write_text(json.dumps(values), encoding="utf-8")
